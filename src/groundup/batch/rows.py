@@ -1,0 +1,92 @@
+"""Trees of segments to rows without padding; a row is one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from groundup.batch.forest import Record, Tree, plant, segment_tokens
+from groundup.batch.types import Batch
+from groundup.errors import UserError
+
+
+def pack_step(records: Sequence[Record], row_tokens: int, layout: str = "shared") -> list[Batch]:
+    """One optimizer step's records as rows of at most `row_tokens` tokens, with the step's weights.
+
+    First fit by decreasing size: the same records always give the same rows. Raises UserError for a record that no
+    row can hold.
+    """
+    sizes = [segment_tokens(record, layout) for record in records]
+    if max(sizes) > row_tokens:
+        raise UserError(
+            f"a record of {max(sizes)} tokens does not fit a row of {row_tokens}",
+            why="a record is never cut",
+            fix="lower max_length",
+        )
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(records)), key=lambda i: (-sizes[i], i)):
+        place = next((b for b, free in enumerate(room) if free >= sizes[index]), None)
+        if place is None or layout == "single":
+            bins.append([index])
+            room.append(row_tokens - sizes[index])
+        else:
+            bins[place].append(index)
+            room[place] -= sizes[index]
+    reads = sum(int(chain.scored.sum()) for record in records for chain in record.chains)
+    rows = [[records[i] for i in sorted(members)] for members in bins]
+    return [build_row(row, layout, token_weight=1.0 / reads, group_weight=1.0 / len(records)) for row in rows]
+
+
+def build_row(records: Sequence[Record], layout: str, *, token_weight: float, group_weight: float) -> Batch:
+    """A row of whole records; every read gets `token_weight`, every group `group_weight`."""
+    trees = [plant(record, layout) for record in records]
+    offset_by_record = np.cumsum([0] + [tree.tokens for tree in trees])
+    reads = [len(target) for tree in trees for target in tree.target]
+    columns = {
+        name: torch.tensor([value for record in records for value in record.sequence[name]], dtype=torch.float32)
+        for name in records[0].sequence
+    }
+    start, length, parent, token, position = _segments(trees)
+    return Batch(
+        token_T=token,
+        position_T=position,
+        start_S=start,
+        length_S=length,
+        parent_S=parent,
+        source_N=_long(np.concatenate([s + at for tree, at in zip(trees, offset_by_record) for s in tree.source])),
+        target_N=_long(np.concatenate([target for tree in trees for target in tree.target])),
+        reads_Q=_long(np.array(reads)),
+        sequences_G=_long(np.array([len(tree.target) for tree in trees])),
+        weight_N=torch.full((sum(reads),), token_weight, dtype=torch.float32),
+        weight_G=torch.full((len(trees),), group_weight, dtype=torch.float32),
+        record_Q=_long(np.array([r.index for r in records for _ in r.chains])),
+        sequence_tokens=sum(len(chain.token) for record in records for chain in record.chains),
+        sequence=columns,
+    )
+
+
+def _segments(trees: Sequence[Tree]) -> tuple[torch.Tensor, ...]:
+    """start_S, length_S, parent_S, token_T, position_T of the trees laid one behind the other."""
+    length, parent, token, position = [], [], [], []
+    for tree in trees:
+        first = len(length)
+        for segment in tree.segments:
+            parent.append(-1 if segment.parent < 0 else first + segment.parent)
+            length.append(len(segment.token))
+            token.append(segment.token)
+            position.append(np.arange(segment.first_position, segment.first_position + len(segment.token)))
+    start = np.cumsum([0, *length[:-1]])
+    return (
+        _long(start),
+        _long(np.array(length)),
+        _long(np.array(parent)),
+        _long(np.concatenate(token)),
+        _long(np.concatenate(position)),
+    )
+
+
+def _long(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,95 @@
+"""`--set a.b=c`: one setting of a recipe, changed from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from groundup.config import problems, words
+from groundup.config.schema import STAGE_KINDS, Recipe
+from groundup.config.words import Path
+from groundup.errors import UserError
+
+SPECIAL = "*&!%@`"  # YAML gives these a meaning at the start; on a command line they are just text
+
+
+def apply(raw: dict[str, Any], text: str, kinds: Mapping[str, str]) -> Path:
+    """Change `raw` as `text` says and return the changed place. Raises UserError.
+
+    The first word of the key is a key of the recipe, or a stage, or a setting that only one stage has.
+    """
+    key, equals, value_text = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"--set {text}: not of the form name=value.", fix="For example --set sft.learning_rate=1e-5")
+    path = _full_path(key, kinds)
+    _check(path, text, kinds)
+    value = _value(value_text, text)
+    node = raw
+    for part in path[:-1]:
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    is_data = isinstance(value, str | list) and words.model_at(path, kinds) is words.DataSettings
+    node[path[-1]] = {"path": value} if is_data else value
+    return path
+
+
+def _full_path(key: str, kinds: Mapping[str, str]) -> Path:
+    parts = tuple(key.split("."))
+    if parts[0] in words.fields(Recipe):
+        return parts
+    # A stage's own name may have dots in it.
+    for stage in sorted(kinds, key=len, reverse=True):
+        if key == stage or key.startswith(f"{stage}."):
+            rest = key[len(stage) + 1 :]
+            return ("stages", stage, *(rest.split(".") if rest else ()))
+    owners = [stage for stage, kind in kinds.items() if parts[0] in words.fields(STAGE_KINDS[kind])]
+    if len(owners) > 1:
+        raise UserError(
+            f"--set {key}: more than one stage has `{parts[0]}`.",
+            fix=f"Say which: {', '.join(f'{stage}.{key}' for stage in owners)}",
+        )
+    if len(kinds) == 1 or owners:
+        return ("stages", *(owners or kinds), *parts)
+    return parts
+
+
+def _check(path: Path, text: str, kinds: Mapping[str, str]) -> None:
+    key = text.partition("=")[0]
+    if path[0] == "stages" and (len(path) < 2 or path[1] not in kinds):
+        meant = words.nearest(str(path[1]), kinds) if len(path) > 1 else None
+        hint = f"Did you mean `{meant}`? " if meant else ""
+        raise UserError(f"--set {key}: there is no such stage.", fix=f"{hint}There are: {', '.join(kinds)}.")
+    if path[0] == "stages" and len(path) == 2:
+        raise UserError(f"--set {key}: a setting of the stage is missing.", fix=f"For example {key}.max_steps=100")
+    if path[-1] == "kind" and len(path) == 3:
+        raise UserError(f"--set {key}: what kind a stage is cannot be changed.", fix="Edit the recipe.")
+    for length in range(1, len(path) + 1):
+        if words.annotation_at(path[:length], kinds) is not None:
+            continue
+        if not words.is_mapping(path[: length - 1], kinds):
+            above = words.label(path[: length - 1])
+            raise UserError(f"--set {key}: `{above}` has no settings of its own.", fix=f"Give all of it: {above}=…")
+        fix = _meant_stage(path, kinds) if length == 1 else ""
+        problem = problems.unknown_key(path[:length], kinds)
+        raise UserError(f"--set {key}: {problem.what}", fix=fix or problem.fix)
+
+
+def _meant_stage(path: Path, kinds: Mapping[str, str]) -> str:
+    meant = words.nearest(str(path[0]), kinds) if len(path) > 1 else None
+    return f"Did you mean the stage `{meant}`?" if meant else ""
+
+
+def _value(value: str, text: str) -> Any:
+    if value.startswith(tuple(SPECIAL)):
+        return value
+    try:
+        return YAML(typ="safe", pure=True).load(value)
+    except (YAMLError, ValueError) as error:
+        raise UserError(
+            f"--set {text}: the value is not YAML.",
+            fix="Put it in two kinds of quotes: --set 'name=\"value\"'",
+        ) from error

@@ -1,0 +1,82 @@
+"""Which stage takes what from which: names that were mistyped, stages that cannot feed each other, circles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from groundup.config import words
+from groundup.config.problems import Problem
+
+KEYS = ("from", "tokenizer", "model")  # settings that may name another stage
+MODELS = ("pretrain", "sft", "dpo", "merge")
+ACCEPTED = {
+    ("tokenizer", "from"): ("clean",),
+    ("shards", "from"): ("clean",),
+    ("shards", "tokenizer"): ("tokenizer", *MODELS),
+    ("pretrain", "from"): ("shards",),
+    ("pretrain", "model"): MODELS,
+    ("sft", "from"): MODELS,
+    ("dpo", "from"): MODELS,
+    ("merge", "from"): MODELS,
+    ("eval", "from"): MODELS,
+}
+MAKES = {"clean": "documents", "tokenizer": "a tokenizer", "shards": "token shards", "eval": "a comparison"}
+
+
+def check(raw: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Problem]:
+    """`raw`: the recipe before validation; `kinds`: stage name to kind."""
+    found = []
+    inputs: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        stage = raw["stages"][name]
+        named = {key: stage[key] for key in KEYS if isinstance(stage.get(key), str)}
+        inputs[name] = [value for value in named.values() if value in kinds]
+        for key, value in named.items():
+            problem = _check_one(("stages", name, key), kind, value, kinds)
+            if problem is not None:
+                found.append(problem)
+    circle = _circle(inputs)
+    if circle:
+        what = f"Stages wait for each other in a circle: {' → '.join(circle)}."
+        found.append(Problem(("stages", circle[0], "from"), what, "Let one of them start from something else."))
+    return found
+
+
+def _check_one(path: words.Path, kind: str, value: str, kinds: Mapping[str, str]) -> Problem | None:
+    accepted = ACCEPTED.get((kind, str(path[2])))
+    if accepted is None or value == path[1]:
+        return None
+    if value in kinds:
+        if kinds[value] in accepted:
+            return None
+        what = f"Stage {path[1]}: `{path[2]}: {value}` makes {MAKES.get(kinds[value], 'a model')}."
+        takes = sorted(stage for stage, other in kinds.items() if other in accepted and stage != path[1])
+        hint = f" Here that is: {', '.join(takes)}." if takes else ""
+        return Problem(path, what, f"Name a stage of kind {' or '.join(accepted)}.{hint}")
+    if any(mark in value for mark in "/\\:") or FilePath(value).exists():
+        return None
+    meant = words.nearest(value, (name for name in kinds if name != path[1]), cutoff=0.8)
+    if meant is None:
+        return None
+    return Problem(path, f"Stage {path[1]}: there is no stage or folder `{value}`.", f"Did you mean `{meant}`?")
+
+
+def _circle(inputs: Mapping[str, list[str]]) -> list[str]:
+    """The stages of one circle, first one repeated at the end; empty when there is none."""
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        for other in inputs[name]:
+            circle = visit(other, [*trail, name])
+            if circle:
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in inputs if (circle := visit(name, []))), [])

@@ -1,0 +1,241 @@
+"""The recipe's words: every key that a YAML file may hold, its type, its default and what it does.
+
+Names are Hugging Face's, TRL's and PEFT's where they have one. A description is what `groundup recipes` and the
+documentation show, so it is written once, here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Settings(BaseModel):
+    """Strict and frozen: an unknown key or a wrong type is an error, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class ChatSettings(Settings):
+    """How conversations are rendered: one setting for training, evaluation and chat."""
+
+    system_prompt: str | None = Field(None, description="put before conversations that have no system message")
+    chat_template: str | None = Field(None, description="path of a Jinja template; default: the model's own")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="handed to the template, for example {enable_thinking: false}"
+    )
+
+
+class DataSettings(Settings):
+    """Where rows come from. In a recipe a plain path or a list of paths may stand for it."""
+
+    path: list[str] = Field(description="files, folders, globs, or builtin:NAME")
+    subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
+    columns: dict[str, str] = Field(default_factory=dict, description="our column name: the file's column name")
+    max_bad_rows: Fraction = Field(0.01, description="stop when more than this share of rows is quarantined")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"path": [value]}
+        if isinstance(value, list):
+            return {"path": value}
+        if isinstance(value, dict) and isinstance(value.get("path"), str):
+            return {**value, "path": [value["path"]]}
+        return value
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters, in PEFT's words."""
+
+    r: PositiveInt = 16
+    lora_alpha: PositiveFloat = 32.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    use_rslora: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """Factor on B·A (LoRA, arXiv 2106.09685; rsLoRA, arXiv 2312.03732)."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+class ArchitectureSettings(Settings):
+    """The shape of a model trained from scratch, in the words of a Hugging Face `config.json`."""
+
+    model_type: Literal["llama", "qwen2", "qwen3", "mistral"] = "llama"
+    hidden_size: PositiveInt = 256
+    intermediate_size: PositiveInt = 704
+    num_hidden_layers: PositiveInt = 6
+    num_attention_heads: PositiveInt = 4
+    num_key_value_heads: PositiveInt = 2
+    head_dim: PositiveInt | None = Field(None, description="default: hidden_size / num_attention_heads")
+    rope_theta: PositiveFloat = 10000.0
+    rms_norm_eps: PositiveFloat = 1e-5
+    tie_word_embeddings: bool = True
+    initializer_range: PositiveFloat = 0.02
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ArchitectureSettings:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of "
+                f"num_attention_heads ({self.num_attention_heads}), or head_dim must be given"
+            )
+        return self
+
+
+class TrainSettings(Settings):
+    """What every training stage shares."""
+
+    learning_rate: PositiveFloat = 2e-4
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Fraction = 0.03
+    num_train_epochs: PositiveFloat = Field(1.0, description="passes over the rows, unless max_steps or max_minutes end it")
+    max_steps: int = Field(0, ge=0, description="optimizer steps; 0: as many as the epochs need")
+    max_minutes: float = Field(0.0, ge=0.0, description="frozen into a number of steps after measuring a few; 0: no limit")
+    weight_decay: float = Field(0.0, ge=0.0)
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.999
+    max_grad_norm: PositiveFloat = 1.0
+    logging_steps: PositiveInt = 5
+    eval_steps: int = Field(0, ge=0, description="evaluate on held-out rows every so many steps; 0: only before and after")
+    save_steps: PositiveInt = 100
+    save_total_limit: PositiveInt = 2
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute dtype; auto: the faster one, measured")
+
+
+class StageSettings(Settings):
+    """What every stage has."""
+
+    kind: str
+    from_: str | None = Field(None, alias="from", description="another stage, a folder, or a hub name")
+
+
+class CleanSettings(StageSettings):
+    """Raw text to clean, deduplicated documents with a held-out part."""
+
+    kind: Literal["clean"] = "clean"
+    data: DataSettings
+    holdout: Fraction = Field(0.05, description="share of documents held out, chosen by content")
+    min_chars: int = Field(50, ge=0, description="shorter documents are dropped, and counted")
+
+
+class TokenizerSettings(StageSettings):
+    """A byte-level BPE tokenizer from a clean stage's documents."""
+
+    kind: Literal["tokenizer"] = "tokenizer"
+    from_: str = Field(alias="from")
+    vocab_size: int = Field(8192, ge=300, le=262144)
+
+
+class ShardsSettings(StageSettings):
+    """Memory-mapped token shards from a clean stage's documents."""
+
+    kind: Literal["shards"] = "shards"
+    from_: str = Field(alias="from", description="the clean stage")
+    tokenizer: str = Field(description="a tokenizer stage, a folder, or a hub name")
+
+
+class PretrainSettings(StageSettings, TrainSettings):
+    """A base model on token shards: from scratch, or on from `model`."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    from_: str = Field(alias="from", description="the shards stage")
+    model: str | None = Field(None, description="go on from this model instead of from scratch")
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    max_length: PositiveInt = Field(512, description="tokens of context")
+    batch_tokens: PositiveInt = Field(8192, description="tokens of one optimizer step, on all devices together")
+    sample_prompts: list[str] = Field(default_factory=lambda: ["The ", "This function returns "])
+    learning_rate: PositiveFloat = 3e-3
+    weight_decay: float = Field(0.1, ge=0.0)
+    adam_beta2: Fraction = 0.95
+
+
+class PostTrainSettings(StageSettings, TrainSettings):
+    """What SFT and the preference stages share."""
+
+    from_: str = Field(alias="from", description="the model: a stage, a folder, an adapter, or a hub name")
+    data: DataSettings
+    eval_data: DataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
+    holdout: Fraction = 0.05
+    lora: LoraSettings | Literal[False] = Field(LoraSettings(), description="false: train all weights")
+    max_length: PositiveInt = Field(1024, description="longer rows are dropped, and counted")
+    batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
+    sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
+    sample_tokens: PositiveInt = 96
+
+
+class SftSettings(PostTrainSettings):
+    """Supervised fine-tuning on conversations."""
+
+    kind: Literal["sft"] = "sft"
+    loss_on: Literal["all", "last"] = Field("all", description="which assistant turns the loss sees")
+
+
+class DpoSettings(PostTrainSettings):
+    """Direct preference optimisation on pairs; the reference is the model that the stage starts from."""
+
+    kind: Literal["dpo"] = "dpo"
+    beta: PositiveFloat = 0.1
+    learning_rate: PositiveFloat = 5e-5
+
+
+class MergeSettings(StageSettings):
+    """An adapter folded into its base model: a plain Hugging Face folder."""
+
+    kind: Literal["merge"] = "merge"
+    from_: str = Field(alias="from")
+
+
+class EvalSettings(StageSettings):
+    """Every model from the base to `from`, on the same held-out rows and prompts."""
+
+    kind: Literal["eval"] = "eval"
+    from_: str = Field(alias="from", description="the last model of the chain that is compared")
+    data: DataSettings | None = Field(None, description="rows to evaluate on; default: what the chain's stages held out")
+    max_length: PositiveInt = 1024
+    sample_count: int = Field(8, ge=0)
+    sample_tokens: PositiveInt = 96
+
+
+AnyStage = Annotated[
+    CleanSettings
+    | TokenizerSettings
+    | ShardsSettings
+    | PretrainSettings
+    | SftSettings
+    | DpoSettings
+    | MergeSettings
+    | EvalSettings,
+    Field(discriminator="kind"),
+]
+STAGE_KINDS: dict[str, type[StageSettings]] = {
+    "clean": CleanSettings,
+    "tokenizer": TokenizerSettings,
+    "shards": ShardsSettings,
+    "pretrain": PretrainSettings,
+    "sft": SftSettings,
+    "dpo": DpoSettings,
+    "merge": MergeSettings,
+    "eval": EvalSettings,
+}
+
+
+class Recipe(Settings):
+    """What to train, from which data, in which order. The machine decides how."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    chat: ChatSettings = ChatSettings()
+    stages: dict[str, AnyStage] = Field(min_length=1)

@@ -1,0 +1,71 @@
+"""What a run needs to go on: trained weights, the optimizer's moments, the step. Tensors only, no pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from groundup.errors import UserError
+from groundup.store.files import read_json, write_json
+
+WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class State:
+    """Where training stands. Everything else follows from the seed and the step."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    skipped_steps: int = 0
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name to parameter, each once: a tied head is its embedding."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write the three files into `folder`, which the store publishes as a whole."""
+    parameters = trained_parameters(model)
+    save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, folder / WEIGHTS)
+    moments = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, p in parameters.items()
+        for key, value in optimizer.state[p].items()
+    }
+    save_file(moments, folder / OPTIMIZER)
+    write_json(folder / STATE, asdict(state))
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Put the checkpoint's weights and moments in place; the state it was saved with.
+
+    Raises UserError when the checkpoint is not this model's.
+    """
+    parameters = trained_parameters(model)
+    weights = load_file(folder / WEIGHTS)
+    if weights.keys() != parameters.keys():
+        odd = sorted(weights.keys() ^ parameters.keys())[:3]
+        raise UserError(
+            "the checkpoint does not fit the model",
+            where=str(folder),
+            why=f"only one of them has {', '.join(odd)}",
+            fix="remove the stage's folder to train it again",
+        )
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(weights[name])
+    moments = load_file(folder / OPTIMIZER)
+    for name, p in parameters.items():
+        optimizer.state[p] = {
+            key.rpartition("/")[2]: value.to(p.device) if key.endswith("/step") else value.to(p.device, p.dtype)
+            for key, value in moments.items()
+            if key.rpartition("/")[0] == name
+        }
+    return State(**read_json(folder / STATE))

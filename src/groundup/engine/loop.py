@@ -1,0 +1,174 @@
+"""The only training loop. Stages differ by the values handed to it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from groundup import console
+from groundup.batch import Batch
+from groundup.config.schema import TrainSettings
+from groundup.engine.checkpoint import State, load_checkpoint, save_checkpoint
+from groundup.engine.metrics import MetricLog
+from groundup.engine.optimizer import learning_rate_at, make_optimizer
+from groundup.errors import UserError
+from groundup.objective import Metrics, Objective, means
+from groundup.store import Stage
+
+MOST_SKIPPED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training did, over all its sittings."""
+
+    steps: int
+    seconds: float
+    tokens: int
+    skipped_steps: int
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    rows_of: Callable[[int], list[Batch]],
+    *,
+    total_steps: int,
+    epoch_at: Callable[[int], float],
+    settings: TrainSettings,
+    stage: Stage,
+    device: str,
+    evaluate: Callable[[], dict[str, float]],
+    title: str,
+) -> Outcome:
+    """Train from the last checkpoint, or from the start, to `total_steps`.
+
+    `rows_of(step)` gives the step's rows with their weights; the loop adds up what they say and never divides.
+    Raises KeyboardInterrupt after saving a checkpoint, and UserError when the gradients stay non-finite.
+    """
+    optimizer = make_optimizer(model, settings)
+    checkpoints = stage.checkpoints()
+    state = load_checkpoint(checkpoints[-1], model, optimizer) if checkpoints else State()
+    log = MetricLog(stage, state.step)
+    if state.step == 0:
+        log.log(0, **evaluate())
+    window = Window()
+    with console.progress(title, total=total_steps, unit="step", start=state.step) as bar, polite_interrupt() as stop:
+        while state.step < total_steps:
+            began = time.perf_counter()
+            rows = [row.to(device) for row in rows_of(state.step)]
+            rate = learning_rate_at(state.step, total_steps, settings)
+            metrics = [backward(model, objective, row) for row in rows]
+            grad_norm = update(model, optimizer, rate, settings.max_grad_norm)
+            guard(grad_norm, state, stage)
+            state.step += 1
+            tokens, seconds = sum(row.sequence_tokens for row in rows), time.perf_counter() - began
+            state.tokens += tokens
+            state.seconds += seconds
+            window.add(metrics, grad_norm, tokens, seconds)
+            bar.advance(1, loss=f"{means(metrics)['loss']:.3f}")
+            if state.step % settings.logging_steps == 0 or state.step == total_steps:
+                log.log(state.step, epoch=epoch_at(state.step), learning_rate=rate, **window.take(state.seconds))
+            if settings.eval_steps and state.step % settings.eval_steps == 0 and state.step < total_steps:
+                log.log(state.step, **evaluate())
+            if state.step % settings.save_steps == 0 or state.step == total_steps or stop.is_set():
+                stage.publish_checkpoint(
+                    state.step,
+                    lambda folder: save_checkpoint(folder, model, optimizer, state),
+                    keep=settings.save_total_limit,
+                )
+            if stop.is_set():
+                log.close()
+                raise KeyboardInterrupt
+    log.log(total_steps, **evaluate())
+    log.close()
+    return Outcome(state.step, state.seconds, state.tokens, state.skipped_steps)
+
+
+def backward(model: nn.Module, objective: Objective, row: Batch) -> Metrics:
+    """Add one row's gradients."""
+    loss, metrics = objective.loss(model(row, objective.needs), row)
+    loss.backward()
+    return metrics
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: float) -> float:
+    """Clip and step; the gradient's norm before clipping. A non-finite gradient changes nothing."""
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+    if math.isfinite(grad_norm):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return grad_norm
+
+
+def guard(grad_norm: float, state: State, stage: Stage) -> None:
+    """Count skipped steps; end a run whose numbers are broken."""
+    if math.isfinite(grad_norm):
+        return
+    state.skipped_steps += 1
+    console.warn(f"step {state.step + 1}: the gradient is not finite; the step is skipped")
+    if state.skipped_steps > MOST_SKIPPED_STEPS:
+        raise UserError(
+            f"{state.skipped_steps} steps had a gradient that is not finite",
+            where=str(stage.metrics),
+            why="the learning rate is too high for this model, or its weights hold NaN",
+            fix="lower learning_rate, or set dtype: float32",
+        )
+
+
+class Window:
+    """Metrics since the last logged step."""
+
+    def __init__(self) -> None:
+        self._metrics: list[Metrics] = []
+        self._grad_norms: list[float] = []
+        self._tokens = 0
+        self._seconds = 0.0
+
+    def add(self, metrics: list[Metrics], grad_norm: float, tokens: int, seconds: float) -> None:
+        self._metrics += metrics
+        self._grad_norms.append(grad_norm)
+        self._tokens += tokens
+        self._seconds += seconds
+
+    def take(self, elapsed_seconds: float) -> dict[str, float]:
+        """The window's means, by TRL's names; the window starts again."""
+        values = {
+            **means(self._metrics),
+            "grad_norm": sum(self._grad_norms) / len(self._grad_norms),
+            "tokens_per_second": self._tokens / self._seconds,
+            "elapsed_seconds": elapsed_seconds,
+        }
+        self._metrics, self._grad_norms, self._tokens, self._seconds = [], [], 0, 0.0
+        return values
+
+
+@contextmanager
+def polite_interrupt() -> Iterator[threading.Event]:
+    """The first ctrl-C sets the event, so that the step ends and is saved; the second interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def on_signal(number: int, frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+        console.say("Stopping after this step, to save it. Press ctrl-C again to stop at once.")
+
+    previous = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,35 @@
+"""What a run tells: metrics.jsonl for programs, TensorBoard for eyes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from groundup.store import Stage
+from groundup.store.files import append_jsonl, write_text
+
+_NOT_CURVES = {"step", "epoch", "elapsed_seconds"}
+
+
+class MetricLog:
+    """Appends to the stage's metrics. After a resume, what was logged beyond the checkpoint is taken back."""
+
+    def __init__(self, stage: Stage, first_step: int) -> None:
+        self._stage = stage
+        if stage.metrics.exists():
+            lines = stage.metrics.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if first_step and json.loads(line)["step"] <= first_step]
+            write_text(stage.metrics, "".join(line + "\n" for line in kept))
+        self._writer = SummaryWriter(str(stage.tensorboard), purge_step=first_step + 1 if first_step else None)
+
+    def log(self, step: int, **values: Any) -> None:
+        """One line, and one point on each curve."""
+        append_jsonl(self._stage.metrics, {"step": step, **values})
+        for name, value in values.items():
+            if name not in _NOT_CURVES:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,65 @@
+"""Numbers on rows that were never trained on, by the same batches and losses as training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from groundup import console
+from groundup.batch import Batch, Record, pack_step
+from groundup.objective import Objective, means, sequence_logp
+
+RECORDS_AT_ONCE = 64
+
+
+def _rows(records: Sequence[Record], row_tokens: int, layout: str, device: str) -> Iterator[Batch]:
+    for start in range(0, len(records), RECORDS_AT_ONCE):
+        for row in pack_step(records[start : start + RECORDS_AT_ONCE], row_tokens, layout):
+            yield row.to(device)
+
+
+def evaluate_records(
+    model: nn.Module,
+    records: Sequence[Record],
+    objective: Objective,
+    *,
+    row_tokens: int,
+    layout: str,
+    device: str,
+    title: str,
+) -> dict[str, float]:
+    """The objective's metrics over all records, named `eval_…` as TRL names them."""
+    was_training = model.training
+    model.eval()
+    collected = []
+    with torch.no_grad(), console.progress(title, total=len(records), unit="row") as bar:
+        for row in _rows(records, row_tokens, layout, device):
+            collected.append(objective.loss(model(row, objective.needs), row)[1])
+            bar.advance(len(row.sequences_G))
+    model.train(was_training)
+    return {f"eval_{name}": value for name, value in means(collected).items()}
+
+
+def record_logps(
+    model: nn.Module, rows: Iterator[Batch] | Sequence[Batch], *, device: str, total: int, title: str
+) -> dict[int, tuple[float, ...]]:
+    """Summed log-probability of each sequence by record index, without gradient, on the very rows given."""
+    found: dict[int, list[float]] = {}
+    model.eval()
+    with torch.no_grad(), console.progress(title, total=total, unit="row") as bar:
+        for row in rows:
+            row = row.to(device)
+            logp_Q = sequence_logp(model(row, frozenset({"logp"})), row)
+            for record in row.record_Q.unique().tolist():
+                found[record] = [float(v) for v in logp_Q[row.record_Q == record]]
+            bar.advance(len(row.sequences_G))
+    model.train()
+    return {record: tuple(values) for record, values in found.items()}
+
+
+def bits_per_byte(nats_per_token: float, tokens: int, total_bytes: int) -> float:
+    """Bits that the model needs for one byte of the text: comparable between tokenizers and with gzip."""
+    return nats_per_token * tokens / math.log(2) / total_bytes

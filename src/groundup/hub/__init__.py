@@ -1,0 +1,7 @@
+"""Names of models and data, as people type them, to files on this machine."""
+
+from groundup.hub.datafiles import resolve_data
+from groundup.hub.models import ModelSource, resolve_model
+from groundup.hub.runs import list_models
+
+__all__ = ["ModelSource", "list_models", "resolve_data", "resolve_model"]

@@ -1,0 +1,140 @@
+"""From a model's name to a model that answers: weights, adapter, tokenizer, and the chat settings it was trained with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from groundup import hub
+from groundup.config.schema import ChatSettings
+from groundup.errors import UserError
+from groundup.hub import ModelSource
+from groundup.machine import choose_dtype, measure_dtypes, probe
+from groundup.model.adapter import load_adapter
+from groundup.model.base import BaseLLM
+from groundup.model.config import ModelConfig
+from groundup.model.hf import convert_gguf, load_model
+from groundup.model.lora import merge_lora
+from groundup.store import Run, files
+from groundup.tokenizer import chat as templates
+from groundup.tokenizer import load_tokenizer
+
+MEASURE_SECONDS = 0.3
+MEASURE_TOKENS = 16  # rows of a product while answers are generated: few
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer."""
+
+    model: BaseLLM
+    tokenizer: Any
+    name: str  # as people wrote it
+    chat: ChatSettings
+    stop_tokens: tuple[int, ...]
+    folder: Path  # of its weights, or of its adapter
+    dtype_reason: str = ""
+
+    @property
+    def has_template(self) -> bool:
+        """Whether it knows turns; a base model only continues text."""
+        return bool(self.chat.chat_template or getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def context_tokens(self) -> int:
+        return self.model.config.max_position_embeddings
+
+    def with_system_prompt(self, text: str) -> Loaded:
+        """The same model, spoken to under another system prompt."""
+        return replace(self, chat=self.chat.model_copy(update={"system_prompt": text}))
+
+
+def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype: str = "auto") -> Loaded:
+    """Load a folder, an adapter with its base, or a GGUF file (converted once).
+
+    run: where the chat settings come from and conversions go; default: the run whose folder the model lies in,
+    so that training, evaluation and chat render alike. dtype: "float32", "bfloat16", or "auto": the faster one
+    here. An adapter stays attached, in float32, as it was trained. Raises UserError.
+    """
+    if isinstance(source, str):
+        source = hub.resolve_model(source, run)
+    run = run or run_of(source.path)
+    base, adapters = base_of(source)
+    folder = plain_folder(base, run)
+    device, reason = probe().device, ""
+    if dtype == "auto":
+        dtype, reason = fast_dtype(folder, device)
+    model = load_model(folder, dtype, device, trainable=False)
+    for number, adapter in enumerate(adapters):
+        if number:
+            merge_lora(model)
+        load_adapter(model, adapter)
+    model.eval()
+    tokenizer = load_tokenizer(tokenizer_folder([*reversed(adapters), folder]))
+    chat = chat_settings(run)
+    stop_tokens = templates.stop_tokens(tokenizer, chat)
+    return Loaded(model, tokenizer, source.name, chat, stop_tokens, source.path, reason)
+
+
+def base_of(source: ModelSource) -> tuple[ModelSource, list[Path]]:
+    """The plain model below, and the adapters on it in the order they are put on."""
+    adapters: list[Path] = []
+    while source.kind == "adapter":
+        if source.path in adapters:
+            raise UserError(f"The adapter {source.path} names itself as its base.", fix="name its base model")
+        adapters.insert(0, source.path)
+        source = hub.resolve_model(source.base or "", relative_to=source.path)
+    return source, adapters
+
+
+def plain_folder(source: ModelSource, run: Run | None) -> Path:
+    """A Hugging Face folder of the model; a GGUF file is converted into the run, or beside a cache, once."""
+    if source.kind == "folder":
+        return source.path
+    folder = (run.models if run else cache_folder()) / f"{source.path.stem}-{files.hash_file(source.path)[:8]}"
+    if not folder.is_dir():
+        files.publish_folder(folder, lambda part: convert_gguf(source.path, part))
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where conversions go that belong to no run."""
+    outer = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
+    return (Path(outer) if outer else Path.home() / ".cache") / "groundup" / "models"
+
+
+def tokenizer_folder(folders: list[Path]) -> Path:
+    """The first of the folders that holds a tokenizer; the last one if none does, for its error message."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), folders[-1])
+
+
+def run_of(path: Path) -> Run | None:
+    """The run that a model folder lies in: RUN/STAGE/final or RUN/models/NAME."""
+    for folder in path.resolve().parents[:2]:
+        if Run(folder).recipe.is_file():
+            return Run.open(folder, create=False)
+    return None
+
+
+def chat_settings(run: Run | None) -> ChatSettings:
+    """The run's chat settings; the defaults where there is no run."""
+    written = run.read_recipe().get("chat") if run else None
+    try:
+        return ChatSettings(**(written or {}))
+    except (ValidationError, TypeError) as error:
+        where = str(run.recipe) if run else ""
+        raise UserError("the run's chat settings cannot be read", where=where, why=str(error)) from error
+
+
+def fast_dtype(folder: Path, device: str) -> tuple[str, str]:
+    """The faster dtype for this model's products while few rows are decoded, and why."""
+    config = folder / "config.json"
+    shape = ModelConfig.from_hf(files.read_json(config), str(config))
+    inner, outer = shape.num_attention_heads * shape.head_dim, shape.hidden_size
+    sides = [(outer, inner), (outer, shape.intermediate_size), (shape.intermediate_size, outer)]
+    return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))

@@ -1,0 +1,33 @@
+"""What the loop knows of an objective: which statistics it needs, and how it turns them into a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from torch import Tensor
+
+from groundup.batch.types import Batch, Stats
+
+Metrics = dict[str, tuple[float, float]]
+"""Numerator and denominator a name: rows, and ranks, add up before anybody divides."""
+
+
+class Objective(Protocol):
+    """A loss over one row, already weighted by the row's share of the step."""
+
+    needs: frozenset[str]
+
+    def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
+        """A scalar whose sum over the step's rows is the step's loss, and the row's metrics."""
+        ...
+
+
+def means(rows: Iterable[Metrics]) -> dict[str, float]:
+    """Metrics of several rows as plain numbers."""
+    total: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        for name, (numerator, denominator) in row.items():
+            above, below = total.get(name, (0.0, 0.0))
+            total[name] = (above + numerator, below + denominator)
+    return {name: above / below for name, (above, below) in total.items() if below}

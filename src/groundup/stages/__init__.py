@@ -1,0 +1,1 @@
+"""One short file a stage: it wires rooms together and owns nothing."""

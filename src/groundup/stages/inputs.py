@@ -1,0 +1,77 @@
+"""What a stage reads, and the fingerprint that decides whether it has to run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from groundup.config.schema import DataSettings, EvalSettings, PretrainSettings, Recipe, ShardsSettings
+from groundup.data import data_paths
+from groundup.hub import resolve_model
+from groundup.stages.context import Context
+from groundup.store import Stage
+from groundup.store.files import fingerprint, hash_inputs, read_json
+
+FORMAT = 1
+"""Raised when a stage computes something else from the same input, so that older results are not reused."""
+
+_ONLY_TOLD = {"logging_steps", "save_steps", "save_total_limit"}
+"""Settings that change what is written on the way, never the result."""
+
+
+def references(settings: Any) -> list[str]:
+    """The names of stages, folders or hub models that the settings name as input."""
+    names = [settings.from_]
+    if isinstance(settings, ShardsSettings):
+        names.append(settings.tokenizer)
+    if isinstance(settings, PretrainSettings):
+        names.append(settings.model)
+    return [name for name in names if name]
+
+
+def stages_before(recipe: Recipe, name: str) -> list[str]:
+    """All stages that `name` reads from, directly or not, earliest first."""
+    order: list[str] = []
+    for reference in references(recipe.stages[name]):
+        if reference in recipe.stages and reference not in order:
+            order += [n for n in [*stages_before(recipe, reference), reference] if n not in order]
+    return order
+
+
+def stage_fingerprint(context: Context) -> str:
+    """Hash of everything that the stage's result depends on: its settings, the seed, and the content of its inputs."""
+    settings = context.settings
+    inputs = {name: _content(context, name) for name in references(settings)}
+    if isinstance(settings, EvalSettings):
+        # An evaluation reads every model of the chain, and the held-out rows of each.
+        inputs |= {name: _content(context, name) for name in stages_before(context.recipe, context.name)}
+    data = {
+        key: hash_inputs(data_paths(value))
+        for key in ("data", "eval_data")
+        if isinstance(value := getattr(settings, key, None), DataSettings)
+    }
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "settings": settings.model_dump(mode="json", exclude=_ONLY_TOLD),
+            "seed": context.recipe.seed,
+            "chat": context.recipe.chat.model_dump(mode="json"),
+            "inputs": inputs,
+            "data": data,
+            "rehearse": context.rehearse,
+        }
+    )
+
+
+def _content(context: Context, name: str) -> str:
+    if name in context.recipe.stages:
+        return _outputs_hash(context.run.stage(name))
+    return hash_inputs([Path(resolve_model(name).path)])
+
+
+def _outputs_hash(stage: Stage) -> str:
+    """Hash of what the stage made, as its manifest has it; what it said of times and rates does not count."""
+    files = read_json(stage.manifest)["files"]
+    return fingerprint(
+        [(f["path"], f["xxh3"]) for f in files if f["path"].startswith((stage.final.name + "/", stage.data.name + "/"))]
+    )

@@ -1,0 +1,199 @@
+"""What the training stages share: the plan, the steps' rows, and the run through the loop."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup import console
+from groundup.batch import Batch, Record, Stream, pack_step
+from groundup.engine import Outcome, train
+from groundup.engine.loop import backward
+from groundup.machine import choose_dtype, measure_dtypes
+from groundup.machine.estimate import Workload, checkpoint_bytes
+from groundup.machine.plan import Plan, check_disk, choose_row_tokens, planned_memory_bytes
+from groundup.model import BaseLLM, ModelConfig
+from groundup.objective import Objective
+from groundup.stages.context import REHEARSAL_STEPS, Context
+from groundup.store.files import read_json, read_jsonl, write_json
+
+LAYOUT = "shared"
+TIMED_STEPS = 3
+SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
+GEMM_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage trains on, before the machine has its say."""
+
+    stream: Stream
+    sizes: np.ndarray
+    """Tokens of each record in a row."""
+    records: Callable[[Sequence[int]], list[Record]]
+    objective: Objective
+
+    @property
+    def longest_tokens(self) -> int:
+        return int(self.sizes.max())
+
+    def rows_of(self, step: int, row_tokens: int) -> list[Batch]:
+        return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, LAYOUT)
+
+    def longest_rows(self, row_tokens: int) -> list[Batch]:
+        """One row of the longest records: what a rehearsal tries."""
+        order = np.argsort(-self.sizes, kind="stable")
+        count = max(1, int(np.searchsorted(np.cumsum(self.sizes[order]), row_tokens, side="right")))
+        return pack_step(self.records(order[:count].tolist()), row_tokens, LAYOUT)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Device and dtype, chosen before the model is loaded."""
+
+    device: str
+    dtype: str
+    reason: str
+    gflops: dict[str, float]
+
+
+def choose_compute(context: Context, config: ModelConfig) -> Compute:
+    """The dtype of an existing plan, the recipe's, or the one measured to be faster on the model's own shapes."""
+    device = "cuda" if context.machine.gpus else "cpu"
+    torch.set_num_threads(context.machine.cores)
+    if context.stage.plan.exists():
+        plan = read_json(context.stage.plan)
+        return Compute(plan["device"], plan["dtype"], plan["dtype_reason"], plan["gflops"])
+    if context.settings.dtype != "auto":
+        return Compute(device, context.settings.dtype, "the recipe says so", {})
+    shapes = [
+        (GEMM_TOKENS, config.hidden_size, config.num_attention_heads * config.head_dim),
+        (GEMM_TOKENS, config.hidden_size, config.intermediate_size),
+        (GEMM_TOKENS, config.intermediate_size, config.hidden_size),
+    ]
+    measured = measure_dtypes(shapes, seconds=1.0, device=device)
+    dtype, reason = choose_dtype(measured)
+    return Compute(device, dtype, reason, measured)
+
+
+def workload_of(model: BaseLLM, dtype: str) -> Workload:
+    """The model's numbers that memory depends on."""
+    config = model.config
+    return Workload(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        heads=config.num_attention_heads,
+        compute_bytes=2 if dtype == "bfloat16" else 4,
+    )
+
+
+def make_plan(context: Context, model: BaseLLM, compute: Compute, material: Material) -> Plan:
+    """The stage's plan: made once, written down, and from then on read."""
+    stage, settings = context.stage, context.settings
+    if stage.plan.exists():
+        return Plan(**read_json(stage.plan))
+    work = workload_of(model, compute.dtype)
+    step_tokens = int(material.sizes[material.stream.records_of(0)].sum())
+    row_tokens = choose_row_tokens(work, context.machine, compute.device, material.longest_tokens, step_tokens)
+    check_disk(shutil.disk_usage(stage.root).free, work, settings.save_total_limit, str(stage.root))
+    plan = Plan(
+        device=compute.device,
+        dtype=compute.dtype,
+        dtype_reason=compute.reason,
+        gflops=compute.gflops,
+        threads=torch.get_num_threads(),
+        layout=LAYOUT,
+        row_tokens=row_tokens,
+        memory_bytes=planned_memory_bytes(work, row_tokens, material.longest_tokens),
+        checkpoint_bytes=checkpoint_bytes(work),
+        total_steps=0,
+        total_steps_reason="",
+    )
+    steps, reason = _total_steps(context, model, material, plan)
+    plan = replace(plan, total_steps=steps, total_steps_reason=reason)
+    write_json(stage.plan, plan)
+    return plan
+
+
+def _total_steps(context: Context, model: BaseLLM, material: Material, plan: Plan) -> tuple[int, str]:
+    settings = context.settings
+    if context.rehearse:
+        return REHEARSAL_STEPS, "a rehearsal"
+    steps = settings.max_steps or material.stream.steps_for(settings.num_train_epochs)
+    reason = "max_steps" if settings.max_steps else f"num_train_epochs: {settings.num_train_epochs:g}"
+    if settings.max_minutes:
+        seconds = _seconds_a_step(model, material, plan)
+        fitting = max(1, int(settings.max_minutes * 60 * SHARE_FOR_STEPS / seconds))
+        if fitting < steps:
+            return fitting, f"max_minutes: {settings.max_minutes:g} at {seconds:.2f} s a step, measured"
+    return steps, reason
+
+
+def _seconds_a_step(model: BaseLLM, material: Material, plan: Plan) -> float:
+    """Median time of a step's forward and backward; nothing is updated, so nothing depends on it but the plan."""
+    times = []
+    for step in range(TIMED_STEPS + 1):
+        began = time.perf_counter()
+        for row in material.rows_of(step, plan.row_tokens):
+            backward(model, material.objective, row.to(plan.device))
+        times.append(time.perf_counter() - began)
+    model.zero_grad(set_to_none=True)
+    return float(np.median(times[1:]))  # the first one warms up
+
+
+def say_plan(plan: Plan, model: BaseLLM, material: Material) -> None:
+    """What is about to happen, in a few plain lines."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    console.say(f"  {trained:,} weights to train, on {len(material.sizes):,} rows")
+    console.say(f"  {plan.dtype}: {plan.dtype_reason}")
+    console.say(f"  {plan.total_steps:,} steps ({plan.total_steps_reason}); about {plan.memory_bytes / 1e9:.1f} GB of memory")
+
+
+def run_training(
+    context: Context,
+    model: BaseLLM,
+    plan: Plan,
+    material: Material,
+    evaluate: Callable[[], dict[str, float]],
+    title: str,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Train, and what the result says of it: metrics before and after on held-out rows, time, tokens."""
+
+    def rows_of(step: int) -> list[Batch]:
+        if context.rehearse:
+            return material.longest_rows(plan.row_tokens)
+        return material.rows_of(step, plan.row_tokens)
+
+    outcome = train(
+        model,
+        material.objective,
+        rows_of,
+        total_steps=plan.total_steps,
+        epoch_at=material.stream.epoch_at,
+        settings=context.settings,
+        stage=context.stage,
+        device=plan.device,
+        evaluate=evaluate,
+        title=title,
+    )
+    held_out = [line for line in read_jsonl(context.stage.metrics) if any(key.startswith("eval_") for key in line)]
+    before, after = ({k: v for k, v in line.items() if k != "step"} for line in (held_out[0], held_out[-1]))
+    return outcome, {
+        "before": before,
+        "after": after,
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "tokens": outcome.tokens,
+        "tokens_per_second": outcome.tokens / outcome.seconds,
+        "skipped_steps": outcome.skipped_steps,
+        "plan": plan,
+    }
