@@ -201,7 +201,9 @@ def duration(seconds: float) -> str:
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person watches: only then do bars move."""
-    stream = getattr(stream, "rich_proxied_file", stream)  # what rich puts in place of stdout while a bar moves
+    stream = getattr(
+        stream, "rich_proxied_file", stream
+    )  # what rich puts in place of stdout while a bar moves
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 

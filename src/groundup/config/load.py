@@ -39,7 +39,9 @@ def load_recipe(name_or_path: str | FilePath, overrides: Sequence[str] = ()) -> 
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} is not UTF-8 text.", why=str(error), fix="Save it as UTF-8. A recipe is a YAML text file."
+            f"{file} is not UTF-8 text.",
+            why=str(error),
+            fix="Save it as UTF-8. A recipe is a YAML text file.",
         ) from error
     except OSError as error:
         raise UserError(f"{file} cannot be read.", why=error.strerror or str(error)) from error
@@ -57,7 +59,7 @@ def recipe_to_yaml(recipe: Recipe) -> str:
     """The resolved recipe, every default written out; loading it gives an equal recipe."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # annotated as None
     yaml.width = 10_000
     yaml.allow_unicode = True
     text = io.StringIO()
@@ -75,7 +77,9 @@ def _parse(text: str, file: FilePath) -> dict[str, Any]:
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not YAML.", why=str(error)) from error
     if raw is None:
-        raise UserError(f"{file} is empty.", fix="Begin with a shipped one: groundup recipes; groundup init NAME.")
+        raise UserError(
+            f"{file} is empty.", fix="Begin with a shipped one: groundup recipes; groundup init NAME."
+        )
     if not isinstance(raw, dict):
         raise UserError(
             f"A recipe is settings (`name: value`), not {words.given(raw)}.",
@@ -95,7 +99,9 @@ def _broken(error: MarkedYAMLError, where: str) -> UserError:
     fix = "Indent with spaces; put text that has `: `, `#` or brackets in quotes."
     if "'\\t'" in why:
         fix = "YAML is indented with spaces: replace the tab."
-    return UserError("The recipe is not YAML from this line on, or from the one above.", where=where, why=why, fix=fix)
+    return UserError(
+        "The recipe is not YAML from this line on, or from the one above.", where=where, why=why, fix=fix
+    )
 
 
 def _build(raw: dict[str, Any], given_overrides: Sequence[str], source: Source) -> Recipe:
@@ -115,7 +121,7 @@ def _build(raw: dict[str, Any], given_overrides: Sequence[str], source: Source) 
         source.overrides[settings.apply(raw, text, kinds)] = f"--set {text}"
     if source.file is not None:
         _find_paths(raw, source.file.parent)
-    found += references.check(raw, kinds)
+    found += references.check(raw, kinds, bad_stages)
     recipe = None
     try:
         recipe = Recipe.model_validate(raw) if kinds or not bad_stages else None
@@ -128,9 +134,11 @@ def _build(raw: dict[str, Any], given_overrides: Sequence[str], source: Source) 
 
 def _name_kinds(raw: dict[str, Any]) -> list[Problem]:
     """Give every stage its `kind`, by default its name, and say which stages have none."""
-    found = []
+    found: list[Problem] = []
     stages = raw.get("stages")
-    for name, stage in list(stages.items()) if isinstance(stages, dict) else ():
+    if not isinstance(stages, dict):
+        return []
+    for name, stage in list(stages.items()):
         path = ("stages", name)
         if not isinstance(name, str) or not STAGE_NAME.fullmatch(name) or name in TAKEN_NAMES:
             fix = "Use letters, digits, `.`, `_` and `-`: it becomes a folder's name."
@@ -145,7 +153,8 @@ def _name_kinds(raw: dict[str, Any]) -> list[Problem]:
             meant = words.nearest(str(kind), STAGE_KINDS)
             what = f"`{kind}` is not a kind of stage." if "kind" in stage else f"Stage {name} needs a `kind`."
             hint = f"Did you mean `{meant}`? " if meant else ""
-            found.append(Problem(path, what, f"{hint}There are: {', '.join(STAGE_KINDS)}."))
+            place = (*path, "kind") if "kind" in stage else path
+            found.append(Problem(place, what, f"{hint}There are: {', '.join(STAGE_KINDS)}."))
             continue
         stages[name] = {**stage, "kind": kind}
     return found

@@ -23,11 +23,13 @@ def apply(raw: dict[str, Any], text: str, kinds: Mapping[str, str]) -> Path:
     """
     key, equals, value_text = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UserError(f"--set {text}: not of the form name=value.", fix="For example --set sft.learning_rate=1e-5")
+        raise UserError(
+            f"--set {text}: not of the form name=value.", fix="For example --set sft.learning_rate=1e-5"
+        )
     path = _full_path(key, kinds)
     _check(path, text, kinds)
     value = _value(value_text, text)
-    node = raw
+    node: dict[Any, Any] = raw
     for part in path[:-1]:
         if not isinstance(node.get(part), dict):
             node[part] = {}
@@ -52,9 +54,7 @@ def _full_path(key: str, kinds: Mapping[str, str]) -> Path:
             f"--set {key}: more than one stage has `{parts[0]}`.",
             fix=f"Say which: {', '.join(f'{stage}.{key}' for stage in owners)}",
         )
-    if len(kinds) == 1 or owners:
-        return ("stages", *(owners or kinds), *parts)
-    return parts
+    return ("stages", owners[0], *parts) if owners else parts
 
 
 def _check(path: Path, text: str, kinds: Mapping[str, str]) -> None:
@@ -64,23 +64,33 @@ def _check(path: Path, text: str, kinds: Mapping[str, str]) -> None:
         hint = f"Did you mean `{meant}`? " if meant else ""
         raise UserError(f"--set {key}: there is no such stage.", fix=f"{hint}There are: {', '.join(kinds)}.")
     if path[0] == "stages" and len(path) == 2:
-        raise UserError(f"--set {key}: a setting of the stage is missing.", fix=f"For example {key}.max_steps=100")
+        raise UserError(
+            f"--set {key}: a setting of the stage is missing.", fix=f"For example {key}.max_steps=100"
+        )
     if path[-1] == "kind" and len(path) == 3:
         raise UserError(f"--set {key}: what kind a stage is cannot be changed.", fix="Edit the recipe.")
     for length in range(1, len(path) + 1):
-        if words.annotation_at(path[:length], kinds) is not None:
-            continue
-        if not words.is_mapping(path[: length - 1], kinds):
-            above = words.label(path[: length - 1])
-            raise UserError(f"--set {key}: `{above}` has no settings of its own.", fix=f"Give all of it: {above}=…")
-        fix = _meant_stage(path, kinds) if length == 1 else ""
-        problem = problems.unknown_key(path[:length], kinds)
-        raise UserError(f"--set {key}: {problem.what}", fix=fix or problem.fix)
+        if words.annotation_at(path[:length], kinds) is None:
+            raise UserError(
+                f"--set {key}: unknown.", why=_why(path[:length], kinds), fix=_fix(path[:length], kinds)
+            )
 
 
-def _meant_stage(path: Path, kinds: Mapping[str, str]) -> str:
-    meant = words.nearest(str(path[0]), kinds) if len(path) > 1 else None
-    return f"Did you mean the stage `{meant}`?" if meant else ""
+def _why(path: Path, kinds: Mapping[str, str]) -> str:
+    if len(path) == 1:
+        return f"`{path[0]}` is no setting of the recipe, no stage, and no setting of a stage."
+    if not words.is_mapping(path[:-1], kinds):
+        return f"{words.label(path[:-1])} has no settings of its own."
+    return problems.unknown_key(path, kinds).what
+
+
+def _fix(path: Path, kinds: Mapping[str, str]) -> str:
+    if len(path) > 1:
+        return problems.unknown_key(path, kinds).fix if words.is_mapping(path[:-1], kinds) else ""
+    known = [*problems.known_keys((), kinds), *kinds]
+    known += [key for stage in kinds for key in problems.known_keys(("stages", stage), kinds)]
+    meant = words.nearest(str(path[0]), known)
+    return f"Did you mean `{meant}`?" if meant else f"Stages are: {', '.join(kinds)}."
 
 
 def _value(value: str, text: str) -> Any:

@@ -16,6 +16,7 @@ from groundup.config.words import Path
 from groundup.errors import UserError
 
 SHOWN = 5
+SHORT_LIST = 8
 NO, YES = ("no", "off", "n"), ("yes", "on", "y")
 
 
@@ -45,10 +46,12 @@ class Source:
 
     def line(self, path: Path) -> int:
         """The 1-based line of the deepest part of `path` that the file has."""
-        node, line = self._lines, 0
+        node: Any = self._lines
+        line = 0
         for part in path:
             try:
-                line = node.lc.key(part)[0] if isinstance(node, dict) else node.lc.item(part)[0]
+                places = node.lc
+                line = (places.key if isinstance(node, dict) else places.item)(part)[0]
                 node = node[part]
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
@@ -63,7 +66,7 @@ class Source:
 def fail(problems: list[Problem], source: Source) -> UserError:
     """One error for all of them, in the order of the file."""
     placed = [(source.where(problem.path), problem) for problem in problems]
-    placed.sort(key=lambda item: (source.line(item[1].path) if source.file else 0))
+    placed.sort(key=lambda item: source.line(item[1].path) if source.file else 0)
     if len(placed) == 1:
         where, only = placed[0]
         return UserError(only.what, where=where, fix=only.fix)
@@ -91,7 +94,7 @@ def from_validation(error: ValidationError, raw: Any, kinds: Mapping[str, str]) 
         elif detail["type"] == "value_error":
             found[path] = Problem(path, f"{_stage(path)}{detail['ctx']['error']}.")
         elif detail["type"] == "too_short":
-            found[path] = Problem(path, f"{_stage(path)}`{words.label(path)}` is empty.", "Name at least one.")
+            found[path] = Problem(path, f"{_stage(path)}{words.label(path)} is empty.", "Name at least one.")
         else:
             wrong_type[path] = detail["input"]
     for path in wrong_type:
@@ -103,43 +106,50 @@ def from_validation(error: ValidationError, raw: Any, kinds: Mapping[str, str]) 
 
 def unknown_key(path: Path, kinds: Mapping[str, str]) -> Problem:
     """A key that the settings around it do not have."""
-    model = words.model_at(path[:-1], kinds)
-    known = [name for name in words.fields(model) if name != "kind"] if model else []
-    key = str(path[-1])
+    key, around = str(path[-1]), path[:-1]
+    known = known_keys(around, kinds)
     meant = words.nearest(key, known)
-    elsewhere = "" if meant else _elsewhere(path, key, kinds)
-    fix = f"Did you mean `{meant}`?" if meant else elsewhere or f"There are: {', '.join(known)}."
-    return Problem(path, f"{_stage(path)}`{key}` is not a setting of {words.owner(path[:-1], kinds)}.", fix)
+    fix = (
+        f"Did you mean `{meant}`?" if meant else _elsewhere(path, key, kinds) or _listed(around, known, kinds)
+    )
+    return Problem(path, f"{_stage(around)}`{key}` is not a setting of {words.owner(around, kinds)}.", fix)
+
+
+def known_keys(path: Path, kinds: Mapping[str, str]) -> list[str]:
+    """The keys that the settings at `path` may have."""
+    model = words.model_at(path, kinds)
+    return [name for name in words.fields(model) if name != "kind"] if model else []
+
+
+def _listed(around: Path, known: list[str], kinds: Mapping[str, str]) -> str:
+    if len(known) <= SHORT_LIST:
+        return f"There are: {', '.join(known)}."
+    return f"To see all: groundup recipes --settings {kinds[str(around[1])]}"
 
 
 def _elsewhere(path: Path, key: str, kinds: Mapping[str, str]) -> str:
     """The right name at the wrong depth is common: `r` beside `lora`, `learning_rate` beside `stages`."""
     if key == "model":
         return "Name the model to start from with `from:`, in the stage."
-    model = words.model_at(path[:-1], kinds)
-    for name in words.fields(model) if model else ():
-        inner = words.model_at((*path[:-1], name), kinds)
-        if inner is not None and key in words.fields(inner):
+    for name in known_keys(path[:-1], kinds):
+        if key in known_keys((*path[:-1], name), kinds):
             return f"It belongs under `{name}:`."
     owners = [stage for stage in kinds if key in words.fields(words.STAGE_KINDS[kinds[stage]])]
     return f"It belongs in a stage: {', '.join(owners)}." if len(path) == 1 and owners else ""
 
 
 def _missing(path: Path, kinds: Mapping[str, str]) -> Problem:
-    model = words.model_at(path[:-1], kinds)
     key = str(path[-1])
-    meaning = (words.fields(model)[key].description if model else "") or words.expected(
-        words.annotation_at(path, kinds)
-    )
-    return Problem(
-        path, f"{_stage(path)}`{key}` is missing: {words.owner(path[:-1], kinds)} needs it.",
-        f"Add `{key}:` ({meaning}).",
-    )  # fmt: skip
+    model = words.model_at(path[:-1], kinds)
+    described = words.fields(model)[key].description if model else None
+    meaning = described or words.expected(words.annotation_at(path, kinds))
+    what = f"{_stage(path[:-1])}`{key}` is missing in {words.owner(path[:-1], kinds)}."
+    return Problem(path, what, f"Add `{key}:` ({meaning}).")
 
 
 def _wrong_type(path: Path, value: Any, kinds: Mapping[str, str]) -> Problem:
     wanted = words.expected(words.annotation_at(path, kinds))
-    what = f"{_stage(path)}`{words.label(path)}` should be {wanted}, not {words.given(value)}."
+    what = f"{_stage(path)}{words.label(path)} should be {wanted}, not {words.given(value)}."
     return Problem(path, what, _type_hint(value, wanted))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -28,7 +28,8 @@ def list_recipes() -> list[ShippedRecipe]:
     """All of them by name."""
     files = sorted(recipes_folder().glob("*.yaml"))
     return [
-        ShippedRecipe(file.stem, YAML(typ="safe", pure=True).load(file).get("description", "")) for file in files
+        ShippedRecipe(file.stem, YAML(typ="safe", pure=True).load(file).get("description", ""))
+        for file in files
     ]
 
 
@@ -38,6 +39,36 @@ def recipe_text(name: str) -> str:
     if not _plain(name) or not file.is_file():
         raise _unknown(name)
     return file.read_text(encoding="utf-8")
+
+
+def copy_recipe(name: str, target: Path) -> list[Path]:
+    """A shipped recipe, and the shipped data that it names, to `target` and beside it.
+
+    Returns what was written, the recipe first. Raises UserError rather than overwriting anything.
+    """
+    text = recipe_text(name)
+    contents = {target: text.encode()}
+    for file in _named_files(YAML(typ="safe", pure=True).load(text)):
+        contents[target.parent / file] = (recipes_folder() / file).read_bytes()
+    for path, content in contents.items():
+        if path.exists() and (path == target or path.read_bytes() != content):
+            raise UserError(f"{path} is there already.", fix=f"Name another file: groundup init {name} FILE")
+    for path, content in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written.", why=error.strerror or str(error)) from error
+    return list(contents)
+
+
+def _named_files(node: Any) -> list[str]:
+    """The values in a recipe that are files beside the shipped recipes."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        return [name for item in node for name in _named_files(item)]
+    return [node] if isinstance(node, str) and "/" in node and (recipes_folder() / node).is_file() else []
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -51,7 +82,9 @@ def find_recipe(name_or_path: str) -> Path:
     if path.is_dir():
         inside = path / "recipe.yaml"
         again = f"To run it again: groundup run {inside} --out {path}" if inside.is_file() else ""
-        raise UserError(f"{path} is a folder, and a recipe is a YAML file.", fix=again or "Name the file in it.")
+        raise UserError(
+            f"{path} is a folder, and a recipe is a YAML file.", fix=again or "Name the file in it."
+        )
     raise _unknown(name_or_path)
 
 
@@ -64,7 +97,9 @@ def _unknown(name: str) -> UserError:
     path = Path(name).expanduser()
     beside = []
     if path.parent.is_dir():
-        beside = [str(path.parent / file.name) for file in (*path.parent.glob("*.yaml"), *path.parent.glob("*.yml"))]
+        beside = [
+            str(path.parent / file.name) for file in (*path.parent.glob("*.yaml"), *path.parent.glob("*.yml"))
+        ]
     meant = words.nearest(name, [*shipped, *beside])
     hint = f"Did you mean `{meant}`? " if meant else ""
     return UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,8 +25,8 @@ ACCEPTED = {
 MAKES = {"clean": "documents", "tokenizer": "a tokenizer", "shards": "token shards", "eval": "a comparison"}
 
 
-def check(raw: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Problem]:
-    """`raw`: the recipe before validation; `kinds`: stage name to kind."""
+def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[Any] = ()) -> list[Problem]:
+    """`raw`: the recipe before validation; `kinds`: stage name to kind; `broken`: stages that have no kind."""
     found = []
     inputs: dict[str, list[str]] = {}
     for name, kind in kinds.items():
@@ -34,13 +34,17 @@ def check(raw: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Problem]:
         named = {key: stage[key] for key in KEYS if isinstance(stage.get(key), str)}
         inputs[name] = [value for value in named.values() if value in kinds]
         for key, value in named.items():
+            if value in broken:
+                continue
             problem = _check_one(("stages", name, key), kind, value, kinds)
             if problem is not None:
                 found.append(problem)
     circle = _circle(inputs)
     if circle:
         what = f"Stages wait for each other in a circle: {' → '.join(circle)}."
-        found.append(Problem(("stages", circle[0], "from"), what, "Let one of them start from something else."))
+        found.append(
+            Problem(("stages", circle[0], "from"), what, "Let one of them start from something else.")
+        )
     return found
 
 
@@ -60,7 +64,9 @@ def _check_one(path: words.Path, kind: str, value: str, kinds: Mapping[str, str]
     meant = words.nearest(value, (name for name in kinds if name != path[1]), cutoff=0.8)
     if meant is None:
         return None
-    return Problem(path, f"Stage {path[1]}: there is no stage or folder `{value}`.", f"Did you mean `{meant}`?")
+    return Problem(
+        path, f"Stage {path[1]}: there is no stage or folder `{value}`.", f"Did you mean `{meant}`?"
+    )
 
 
 def _circle(inputs: Mapping[str, list[str]]) -> list[str]:

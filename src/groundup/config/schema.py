@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -23,7 +30,9 @@ class Settings(BaseModel):
 class ChatSettings(Settings):
     """How conversations are rendered: one setting for training, evaluation and chat."""
 
-    system_prompt: str | None = Field(None, description="put before conversations that have no system message")
+    system_prompt: str | None = Field(
+        None, description="put before conversations that have no system message"
+    )
     chat_template: str | None = Field(None, description="path of a Jinja template; default: the model's own")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="handed to the template, for example {enable_thinking: false}"
@@ -35,7 +44,9 @@ class DataSettings(Settings):
 
     path: list[str] = Field(description="files, folders, globs, or builtin:NAME")
     subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
-    columns: dict[str, str] = Field(default_factory=dict, description="our column name: the file's column name")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our column name: the file's column name"
+    )
     max_bad_rows: Fraction = Field(0.01, description="stop when more than this share of rows is quarantined")
 
     @model_validator(mode="before")
@@ -100,18 +111,26 @@ class TrainSettings(Settings):
     learning_rate: PositiveFloat = 2e-4
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: Fraction = 0.03
-    num_train_epochs: PositiveFloat = Field(1.0, description="passes over the rows, unless max_steps or max_minutes end it")
+    num_train_epochs: PositiveFloat = Field(
+        1.0, description="passes over the rows, unless max_steps or max_minutes end it"
+    )
     max_steps: int = Field(0, ge=0, description="optimizer steps; 0: as many as the epochs need")
-    max_minutes: float = Field(0.0, ge=0.0, description="frozen into a number of steps after measuring a few; 0: no limit")
+    max_minutes: float = Field(
+        0.0, ge=0.0, description="frozen into a number of steps after measuring a few; 0: no limit"
+    )
     weight_decay: float = Field(0.0, ge=0.0)
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.999
     max_grad_norm: PositiveFloat = 1.0
     logging_steps: PositiveInt = 5
-    eval_steps: int = Field(0, ge=0, description="evaluate on held-out rows every so many steps; 0: only before and after")
+    eval_steps: int = Field(
+        0, ge=0, description="evaluate on held-out rows every so many steps; 0: only before and after"
+    )
     save_steps: PositiveInt = 100
     save_total_limit: PositiveInt = 2
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="compute dtype; auto: the faster one, measured")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="compute dtype; auto: the faster one, measured"
+    )
 
 
 class StageSettings(Settings):
@@ -134,7 +153,7 @@ class TokenizerSettings(StageSettings):
     """A byte-level BPE tokenizer from a clean stage's documents."""
 
     kind: Literal["tokenizer"] = "tokenizer"
-    from_: str = Field(alias="from")
+    from_: str = Field(alias="from", description="the clean stage")
     vocab_size: int = Field(8192, ge=300, le=262144)
 
 
@@ -154,7 +173,9 @@ class PretrainSettings(StageSettings, TrainSettings):
     model: str | None = Field(None, description="go on from this model instead of from scratch")
     architecture: ArchitectureSettings = ArchitectureSettings()
     max_length: PositiveInt = Field(512, description="tokens of context")
-    batch_tokens: PositiveInt = Field(8192, description="tokens of one optimizer step, on all devices together")
+    batch_tokens: PositiveInt = Field(
+        8192, description="tokens of one optimizer step, on all devices together"
+    )
     sample_prompts: list[str] = Field(default_factory=lambda: ["The ", "This function returns "])
     learning_rate: PositiveFloat = 3e-3
     weight_decay: float = Field(0.1, ge=0.0)
@@ -167,7 +188,7 @@ class PostTrainSettings(StageSettings, TrainSettings):
     from_: str = Field(alias="from", description="the model: a stage, a folder, an adapter, or a hub name")
     data: DataSettings
     eval_data: DataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
-    holdout: Fraction = 0.05
+    holdout: Fraction = Field(0.05, description="share of data's rows held out, chosen by content")
     lora: LoraSettings | Literal[False] = Field(LoraSettings(), description="false: train all weights")
     max_length: PositiveInt = Field(1024, description="longer rows are dropped, and counted")
     batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
@@ -194,7 +215,7 @@ class MergeSettings(StageSettings):
     """An adapter folded into its base model: a plain Hugging Face folder."""
 
     kind: Literal["merge"] = "merge"
-    from_: str = Field(alias="from")
+    from_: str = Field(alias="from", description="the adapter: a stage or a folder")
 
 
 class EvalSettings(StageSettings):
@@ -202,7 +223,9 @@ class EvalSettings(StageSettings):
 
     kind: Literal["eval"] = "eval"
     from_: str = Field(alias="from", description="the last model of the chain that is compared")
-    data: DataSettings | None = Field(None, description="rows to evaluate on; default: what the chain's stages held out")
+    data: DataSettings | None = Field(
+        None, description="rows to evaluate on; default: what the chain's stages held out"
+    )
     max_length: PositiveInt = 1024
     sample_count: int = Field(8, ge=0)
     sample_tokens: PositiveInt = 96
@@ -234,8 +257,11 @@ STAGE_KINDS: dict[str, type[StageSettings]] = {
 class Recipe(Settings):
     """What to train, from which data, in which order. The machine decides how."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    description: str = ""
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the run's folder in runs/; default: the file's name",
+    )
+    description: str = Field("", description="one line for people")
     seed: int = Field(0, ge=0)
     chat: ChatSettings = ChatSettings()
     stages: dict[str, AnyStage] = Field(min_length=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from groundup.config.schema import STAGE_KINDS, DataSettings, Recipe
 
 Path = tuple[str | int, ...]  # ("stages", "sft", "lora", "r"): the place of a value in a recipe
 
+SETTINGS: dict[str, type[BaseModel]] = {"recipe": Recipe, "data": DataSettings, **STAGE_KINDS}
 NUMBERS = {int: "a whole number", float: "a number"}
 OTHERS = {bool: "true or false", str: "text", type(None): "null", Any: "anything"}
 
@@ -46,7 +47,7 @@ def is_mapping(path: Path, kinds: Mapping[str, str]) -> bool:
 
 
 def expected(annotation: Any) -> str:
-    """What may stand there: `a number above 0`, "`cosine` or `linear`", `text or null`."""
+    """What may stand there: "a number above 0", "`cosine` or `linear`", "text or null"."""
     metadata: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *rest = get_args(annotation)
@@ -71,11 +72,15 @@ def given(value: Any) -> str:
     """What stood there: `the text "2e-4x"`."""
     if value is None:
         return "nothing"
-    if isinstance(value, bool | int | float):
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, int):
         return _yaml_word(value)
     if isinstance(value, str):
         return f'the text "{value if len(value) <= 60 else value[:57] + "..."}"'
-    return {list: "a list", dict: "settings"}.get(type(value), f"a {type(value).__name__}")
+    if isinstance(value, list):
+        return "a list"
+    return "settings" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -85,58 +90,55 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def owner(path: Path, kinds: Mapping[str, str]) -> str:
-    """`a recipe`, `an sft stage`, `lora`: whose settings are at `path`."""
+    """`a recipe`, `stage tune (sft)`, `lora`: whose settings are at `path`."""
     if not path or path == ("stages",):
         return "a recipe"
     if path[0] == "stages" and len(path) == 2:
-        kind = kinds[str(path[1])]
-        return f"{'an' if kind[0] in 'aeiou' or kind == 'sft' else 'a'} {kind} stage"
-    return f"`{label(path)}`"
+        name, kind = str(path[1]), kinds[str(path[1])]
+        return f"stage {name}" if name == kind else f"stage {name} (kind {kind})"
+    return label(path)
 
 
 def label(path: Path) -> str:
     """`lora.r` for ("stages", "sft", "lora", "r"): short, because the stage is said beside it."""
     parts = path[2:] if path[:1] == ("stages",) and len(path) > 2 else path
-    names = [str(part) for part in parts if isinstance(part, str)]
-    items = [f" item {part + 1}" for part in parts if isinstance(part, int)]
-    return ".".join(names) + "".join(items)
+    names = ".".join(part for part in parts if isinstance(part, str))
+    return f"`{names}`" + "".join(f" item {part + 1}" for part in parts if isinstance(part, int))
 
 
-def settings_text() -> str:
-    """Every key of a recipe with its type, default and meaning, as `groundup recipes --settings` shows it."""
-    lines = ["A recipe:", *_table(Recipe, indent="  ")]
-    for kind, model in STAGE_KINDS.items():
-        lines += ["", f"A stage of kind `{kind}`: {(model.__doc__ or '').splitlines()[0]}", *_table(model, "  ")]
-    return "\n".join(lines)
+def settings_text(kind: str) -> str:
+    """Every key of one of `SETTINGS`: default, type and meaning, in the shape of YAML."""
+    model = SETTINGS[kind]
+    rows = list(_rows(model, "  "))
+    width = min(max(len(left) for left, _ in rows), 40)
+    heading = f"{kind}:  # {(model.__doc__ or '').splitlines()[0]}"
+    return "\n".join([heading, *(f"{left:<{width}}  # {right}" for left, right in rows)])
 
 
-def _table(model: type[BaseModel], indent: str) -> list[str]:
-    lines = []
+def _rows(model: type[BaseModel], indent: str) -> Iterator[tuple[str, str]]:
     for name, field in fields(model).items():
-        inner = next((option for option in _options(field.annotation) if _is_settings(option)), None)
         if name in ("kind", "stages"):
             continue
-        default = "required" if field.is_required() else f"default {_default_words(field, inner)}"
-        what = f"{_described(field)}; {default}" if inner is None else default
-        lines.append(f"{indent}{name}: {what}" + (f"  # {field.description}" if field.description else ""))
-        if inner is not None:
-            lines += _table(inner, indent + "  ")
-    return lines
+        inner = next((option for option in _options(field.annotation) if _is_settings(option)), None)
+        default = "" if field.is_required() else _default_words(field)
+        meaning = ["required"] if field.is_required() else []
+        meaning += [expected(_annotated(field))] if inner in (None, DataSettings) else []
+        meaning += [field.description] if field.description else []
+        yield (
+            f"{indent}{name}: {default}".rstrip(),
+            "; ".join(meaning) or (inner.__doc__ or "").splitlines()[0],
+        )
+        if inner not in (None, DataSettings):
+            yield from _rows(inner, indent + "  ")
 
 
-def _described(field: FieldInfo) -> str:
-    if not field.metadata:
-        return expected(field.annotation)
-    return expected(Annotated[(field.annotation, *field.metadata)])
-
-
-def _default_words(field: FieldInfo, inner: type[BaseModel] | None) -> str:
+def _default_words(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, BaseModel):
-        return "as follows"
-    if value == "":
-        return "empty"
-    return "null" if value is None and inner is None else "none" if value is None else _yaml_word(value)
+    return "" if isinstance(value, BaseModel) else '""' if value == "" else _yaml_word(value)
+
+
+def _annotated(field: FieldInfo) -> Any:
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _is_settings(option: Any) -> bool:
@@ -147,8 +149,7 @@ def _descend(annotation: Any, path: Path) -> Any:
     for part in path:
         for option in _options(annotation):
             if _is_settings(option) and part in fields(option):
-                field = fields(option)[str(part)]
-                annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+                annotation = _annotated(fields(option)[str(part)])
                 break
             if get_origin(option) in (dict, list) and (get_origin(option) is dict) == isinstance(part, str):
                 annotation = get_args(option)[-1]
@@ -171,7 +172,7 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     words = []
     for item in metadata:
         for inner in getattr(item, "metadata", None) or [item]:
-            for name, phrase in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
+            for name, phrase in (("gt", "above"), ("ge", "of at least"), ("lt", "below"), ("le", "at most")):
                 if getattr(inner, name, None) is not None:
                     words.append(f"{phrase} {_yaml_word(getattr(inner, name))}")
     return f" {' and '.join(words)}" if words else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -15,10 +15,10 @@ from groundup.objective import Objective, means, sequence_logp
 RECORDS_AT_ONCE = 64
 
 
-def _rows(records: Sequence[Record], row_tokens: int, layout: str, device: str) -> Iterator[Batch]:
+def packed_rows(records: Sequence[Record], row_tokens: int, layout: str) -> Iterator[Batch]:
+    """All records once, in order, as rows."""
     for start in range(0, len(records), RECORDS_AT_ONCE):
-        for row in pack_step(records[start : start + RECORDS_AT_ONCE], row_tokens, layout):
-            yield row.to(device)
+        yield from pack_step(records[start : start + RECORDS_AT_ONCE], row_tokens, layout)
 
 
 def evaluate_records(
@@ -36,7 +36,8 @@ def evaluate_records(
     model.eval()
     collected = []
     with torch.no_grad(), console.progress(title, total=len(records), unit="row") as bar:
-        for row in _rows(records, row_tokens, layout, device):
+        for row in packed_rows(records, row_tokens, layout):
+            row = row.to(device)
             collected.append(objective.loss(model(row, objective.needs), row)[1])
             bar.advance(len(row.sequences_G))
     model.train(was_training)
@@ -44,7 +45,7 @@ def evaluate_records(
 
 
 def record_logps(
-    model: nn.Module, rows: Iterator[Batch] | Sequence[Batch], *, device: str, total: int, title: str
+    model: nn.Module, rows: Iterable[Batch], *, device: str, total: int, title: str
 ) -> dict[int, tuple[float, ...]]:
     """Summed log-probability of each sequence by record index, without gradient, on the very rows given."""
     found: dict[int, list[float]] = {}

@@ -3,5 +3,6 @@
 from groundup.hub.datafiles import resolve_data
 from groundup.hub.models import ModelSource, resolve_model
 from groundup.hub.runs import list_models
+from groundup.hub.tokenizers import resolve_tokenizer
 
-__all__ = ["ModelSource", "list_models", "resolve_data", "resolve_model"]
+__all__ = ["ModelSource", "list_models", "resolve_data", "resolve_model", "resolve_tokenizer"]

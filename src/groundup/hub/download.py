@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 ANSWER_SECONDS = 8.0  # how long the hub may take for its first answer before it counts as unreachable
+POLL_SECONDS = 0.5
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ def download(wanted: Wanted) -> Path:
     HF_HOME and HF_HUB_OFFLINE. Raises UserError.
     """
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTPS resumes and passes mirrors
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # _progress takes their place
     from huggingface_hub import errors, is_offline_mode  # reads both at its import
 
     if is_offline_mode():
@@ -92,18 +95,48 @@ def _fetch(wanted: Wanted) -> Path:
         )
     ]
     missing_bytes = sum(size_bytes[file] for file in missing)
-    if missing:
-        _check_space(wanted, missing_bytes)
-        console.say(f"Downloading {wanted.name} from {_endpoint()}: {_megabytes(missing_bytes)}")
-    return Path(
-        snapshot_download(
-            wanted.name,
-            repo_type=wanted.kind,
-            endpoint=_endpoint(),
-            allow_patterns=wanted.patterns(list(size_bytes)),
-            ignore_patterns=wanted.ignore,
+    _check_space(wanted, missing_bytes)
+    with _progress(wanted, missing_bytes) if missing else nullcontext():
+        return Path(
+            snapshot_download(
+                wanted.name,
+                repo_type=wanted.kind,
+                endpoint=_endpoint(),
+                allow_patterns=wanted.patterns(list(size_bytes)),
+                ignore_patterns=wanted.ignore,
+            )
         )
-    )
+
+
+@contextmanager
+def _progress(wanted: Wanted, total_bytes: int) -> Iterator[None]:
+    """A bar that follows the size of the repository's folder in the cache, parts of files included."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE, f"{wanted.kind}s--{wanted.name.replace('/', '--')}", "blobs")
+
+    def stored_bytes() -> int:
+        try:
+            return sum(file.stat().st_size for file in blobs.iterdir())
+        except OSError:  # not made yet, or a part became a whole file meanwhile
+            return 0
+
+    finished = threading.Event()
+    before_bytes = stored_bytes()
+
+    def follow(bar: console.Progress) -> None:
+        while not finished.wait(POLL_SECONDS):
+            bar.advance(max(0, (stored_bytes() - before_bytes) // MEGABYTE - bar.done))
+
+    with console.progress(f"Downloading {wanted.name}", max(1, total_bytes // MEGABYTE), unit="MB") as bar:
+        follower = threading.Thread(target=follow, args=[bar], daemon=True)
+        follower.start()
+        try:
+            yield
+            bar.advance((bar.total or 0) - bar.done)
+        finally:
+            finished.set()
+            follower.join()
 
 
 def _cached(wanted: Wanted, reason: UserError, quiet: bool = False) -> Path:

@@ -7,7 +7,7 @@ import re
 import sys
 
 from groundup import console
-from groundup.data import Message
+from groundup.data.types import Message
 from groundup.errors import UserError
 from groundup.infer.about import about_model, other_models, why_nonsense
 from groundup.infer.conversation import Options, Reply, fit, fit_text, repeats, stream_reply

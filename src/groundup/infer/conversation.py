@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from groundup.data import Message
+from groundup.data.types import Message
 from groundup.errors import UserError
 from groundup.infer.generate import generate
 from groundup.infer.load import Loaded

@@ -14,11 +14,7 @@ from groundup.config.schema import ChatSettings
 from groundup.errors import UserError
 from groundup.hub import ModelSource
 from groundup.machine import choose_dtype, measure_dtypes, probe
-from groundup.model.adapter import load_adapter
-from groundup.model.base import BaseLLM
-from groundup.model.config import ModelConfig
-from groundup.model.hf import convert_gguf, load_model
-from groundup.model.lora import merge_lora
+from groundup.model import BaseLLM, ModelConfig, convert_gguf, load_adapter, load_model, merge_lora
 from groundup.store import Run, files
 from groundup.tokenizer import chat as templates
 from groundup.tokenizer import load_tokenizer
@@ -92,12 +88,12 @@ def base_of(source: ModelSource) -> tuple[ModelSource, list[Path]]:
 
 
 def plain_folder(source: ModelSource, run: Run | None) -> Path:
-    """A Hugging Face folder of the model; a GGUF file is converted into the run, or beside a cache, once."""
+    """A Hugging Face folder of the model; a GGUF file is converted once, into the run or a cache."""
     if source.kind == "folder":
         return source.path
     folder = (run.models if run else cache_folder()) / f"{source.path.stem}-{files.hash_file(source.path)[:8]}"
     if not folder.is_dir():
-        files.publish_folder(folder, lambda part: convert_gguf(source.path, part))
+        convert_gguf(source.path, folder)
     return folder
 
 
@@ -133,8 +129,7 @@ def chat_settings(run: Run | None) -> ChatSettings:
 
 def fast_dtype(folder: Path, device: str) -> tuple[str, str]:
     """The faster dtype for this model's products while few rows are decoded, and why."""
-    config = folder / "config.json"
-    shape = ModelConfig.from_hf(files.read_json(config), str(config))
+    shape = ModelConfig.from_folder(folder)
     inner, outer = shape.num_attention_heads * shape.head_dim, shape.hidden_size
     sides = [(outer, inner), (outer, shape.intermediate_size), (shape.intermediate_size, outer)]
     return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))

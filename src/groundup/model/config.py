@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from groundup.errors import UserError
+from groundup.store import files
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,19 @@ class ModelConfig:
         return self.max_position_embeddings if self.rope_parameters["rope_type"] == "dynamic" else None
 
     @classmethod
+    def from_folder(cls, folder: Path | str) -> ModelConfig:
+        """From a Hugging Face folder's config.json. Raises UserError."""
+        path = Path(folder) / "config.json"
+        if not path.exists():
+            raise UserError(
+                "not a model folder",
+                where=str(folder),
+                why="it has no config.json",
+                fix="give a folder in Hugging Face's layout, or check the path",
+            )
+        return cls.from_hf(files.read_json(path), where=str(path))
+
+    @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
         """Read a `config.json`, of this or an older transformers. Raises UserError for what we cannot do exactly."""
         family = _check_supported(raw, where)
@@ -161,11 +176,6 @@ class ModelConfig:
         if self.family.mlp_bias:
             raw["mlp_bias"] = self.mlp_bias
         return raw | self._windows_to_hf()
-
-    def with_special_tokens(
-        self, bos: int | None, eos: int | tuple[int, ...] | None, pad: int | None
-    ) -> ModelConfig:
-        return replace(self, bos_token_id=bos, eos_token_id=eos, pad_token_id=pad)
 
     def _windows_to_hf(self) -> dict[str, Any]:
         window = next((window for window in self.window_L if window is not None), None)

@@ -2,6 +2,6 @@
 
 from groundup.objective.base import Metrics, Objective, means
 from groundup.objective.lm import LanguageModeling
-from groundup.objective.pairwise import Dpo, sequence_logp
+from groundup.objective.pairwise import Dpo, Preference, sequence_logp
 
-__all__ = ["Dpo", "LanguageModeling", "Metrics", "Objective", "means", "sequence_logp"]
+__all__ = ["Dpo", "LanguageModeling", "Metrics", "Objective", "Preference", "means", "sequence_logp"]

@@ -48,3 +48,23 @@ class Dpo:
         }
         metrics = {name: (float(values.detach().double().sum()), pairs) for name, values in plain.items()}
         return (each_G * batch.weight_G).sum(), metrics
+
+
+class Preference:
+    """How far a model by itself prefers the chosen answers: no reference, and lengths do not count.
+
+    `preference_margin` is log-probability a token, chosen minus rejected, in nats; `preference_accuracy` is the
+    share of pairs in which it is positive. (SimPO's reward without its factor, arXiv 2405.14734, equation 4.)
+    """
+
+    needs = frozenset({"logp"})
+
+    def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
+        mean_Q = sequence_logp(stats, batch) / batch.reads_Q
+        margin_G = mean_Q[0::2] - mean_Q[1::2]
+        pairs = float(len(margin_G))
+        metrics = {
+            "preference_margin": (float(margin_G.detach().double().sum()), pairs),
+            "preference_accuracy": (float((margin_G > 0).sum()), pairs),
+        }
+        return -(margin_G * batch.weight_G).sum(), metrics

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.hub import ModelSource, resolve_model
-from groundup.model.hf import gguf_folder
+from groundup.hub import resolve_model
+from groundup.infer.load import base_of, plain_folder, tokenizer_folder
 from groundup.stages.context import Context
 
 
@@ -20,24 +20,20 @@ class ModelFolders:
     """What an adapter trained on it names as its base: a hub name, or the folder."""
     adapter: Path | None
 
+    @property
+    def tokenizer(self) -> Path:
+        return tokenizer_folder([*([self.adapter] if self.adapter else []), self.base])
+
 
 def find_model(context: Context, name: str) -> ModelFolders:
     """The model that `name` means to this stage: another stage of the run, a folder, a file, or a hub name."""
-    source = resolve_model(name, run=context.run)
-    if source.kind != "adapter":
-        return _base(context, source, None)
-    assert source.base is not None
-    base = resolve_model(source.base, run=None, relative_to=source.path)
-    if base.kind == "adapter":
+    base, adapters = base_of(resolve_model(name, run=context.run))
+    if len(adapters) > 1:
         raise UserError(
-            f"the adapter's base '{source.base}' is an adapter itself",
-            where=str(source.path / "adapter_config.json"),
-            fix="merge that one first: groundup merge " + source.base,
+            f"the adapter {adapters[-1]} sits on another adapter",
+            where=f"stages.{context.name}.from",
+            fix=f"merge the lower one first: groundup merge {adapters[0]}",
         )
-    return _base(context, base, source.path)
-
-
-def _base(context: Context, source: ModelSource, adapter: Path | None) -> ModelFolders:
-    folder = gguf_folder(source.path, context.run.models) if source.kind == "gguf" else source.path
-    named_by_hub = source.kind == "folder" and not Path(source.name).exists() and "/" in source.name
-    return ModelFolders(folder, source.name if named_by_hub else str(folder.resolve()), adapter)
+    folder = plain_folder(base, context.run)
+    from_hub = base.kind == "folder" and not Path(base.name).expanduser().exists()
+    return ModelFolders(folder, base.name if from_hub else str(folder.resolve()), adapters[0] if adapters else None)

@@ -13,7 +13,7 @@ import torch
 
 from groundup import console
 from groundup.batch import Batch, Record, Stream, pack_step
-from groundup.engine import Outcome, train
+from groundup.engine import train
 from groundup.engine.loop import backward
 from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes
@@ -150,6 +150,13 @@ def _seconds_a_step(model: BaseLLM, material: Material, plan: Plan) -> float:
     return float(np.median(times[1:]))  # the first one warms up
 
 
+def step_rows(context: Context, material: Material, plan: Plan, step: int) -> list[Batch]:
+    """The rows of one optimizer step; a rehearsal's steps are its longest rows."""
+    if context.rehearse:
+        return material.longest_rows(plan.row_tokens)
+    return material.rows_of(step, plan.row_tokens)
+
+
 def say_plan(plan: Plan, model: BaseLLM, material: Material) -> None:
     """What is about to happen, in a few plain lines."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -165,18 +172,12 @@ def run_training(
     material: Material,
     evaluate: Callable[[], dict[str, float]],
     title: str,
-) -> tuple[Outcome, dict[str, Any]]:
+) -> dict[str, Any]:
     """Train, and what the result says of it: metrics before and after on held-out rows, time, tokens."""
-
-    def rows_of(step: int) -> list[Batch]:
-        if context.rehearse:
-            return material.longest_rows(plan.row_tokens)
-        return material.rows_of(step, plan.row_tokens)
-
     outcome = train(
         model,
         material.objective,
-        rows_of,
+        lambda step: step_rows(context, material, plan, step),
         total_steps=plan.total_steps,
         epoch_at=material.stream.epoch_at,
         settings=context.settings,
@@ -187,7 +188,7 @@ def run_training(
     )
     held_out = [line for line in read_jsonl(context.stage.metrics) if any(key.startswith("eval_") for key in line)]
     before, after = ({k: v for k, v in line.items() if k != "step"} for line in (held_out[0], held_out[-1]))
-    return outcome, {
+    return {
         "before": before,
         "after": after,
         "steps": outcome.steps,

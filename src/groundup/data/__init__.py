@@ -1,0 +1,3 @@
+from groundup.data.types import Conversation, Document, Message, Origin, Pair
+
+__all__ = ["Conversation", "Document", "Message", "Origin", "Pair"]

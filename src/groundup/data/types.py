@@ -1,0 +1,83 @@
+"""The nouns of this room: what a row of a file becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row came from. `line` counts from 1."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus."""
+
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `role` is system, user, assistant or tool, as OpenAI and chat templates name them."""
+
+    role: str
+    content: str
+    reasoning_content: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a chat template is given."""
+        values: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning_content is not None:
+            values["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            values["tool_calls"] = list(self.tool_calls)
+        return values
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages that end with an assistant's. Answers before message number `scored_from` are context, never learned."""
+
+    messages: tuple[Message, ...]
+    origin: Origin
+    tools: tuple[dict[str, Any], ...] | None = None
+    scored_from: int = 0
+
+    @property
+    def key(self) -> str:
+        """What decides the side of a hold-out: all that is said before the first learned answer.
+
+        Rows that ask the same thing therefore never stand on both sides.
+        """
+        first = next(i for i, m in enumerate(self.messages) if m.role == "assistant" and i >= self.scored_from)
+        return said(self.messages[:first]) or said(self.messages)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and two continuations, the first one preferred. A continuation starts and ends with an assistant's turn."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    origin: Origin
+
+    @property
+    def key(self) -> str:
+        """What decides the side of a hold-out: the prompt."""
+        return said(self.prompt)
+
+
+def said(messages: tuple[Message, ...]) -> str:
+    """The messages as one text; a system prompt, which many rows share, does not count."""
+    return "\n".join(f"{m.role}: {m.content}" for m in messages if m.role != "system")

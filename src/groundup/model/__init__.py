@@ -1,0 +1,25 @@
+"""BaseLLM: the model, its attention and head, LoRA, and Hugging Face folders and PEFT adapters in and out."""
+
+from groundup.model.adapter import adapter_settings, load_adapter, save_adapter
+from groundup.model.base import BaseLLM, initialize
+from groundup.model.cache import KVCache
+from groundup.model.config import ModelConfig
+from groundup.model.hf import convert_gguf, load_model, save_model
+from groundup.model.lora import attach_lora, has_lora, lora_state, merge_lora
+
+__all__ = [
+    "BaseLLM",
+    "KVCache",
+    "ModelConfig",
+    "adapter_settings",
+    "attach_lora",
+    "convert_gguf",
+    "has_lora",
+    "initialize",
+    "load_adapter",
+    "load_model",
+    "lora_state",
+    "merge_lora",
+    "save_adapter",
+    "save_model",
+]

@@ -1,0 +1,216 @@
+"""BaseLLM: a dense decoder in one readable file, with Hugging Face's parameter names.
+
+Llama, Qwen2, Qwen3 and Mistral differ only in what `ModelConfig` says: biases, norms on queries and keys, windows.
+The layers see a flat run of T tokens and call `attend(layer, query, key, value)`: segment attention when training
+(`attention.py`), the cache when generating (`cache.py`).
+
+Trained parameters are float32 and cast where they are used; frozen ones are stored in the compute dtype. A weight is
+read only inside the forward of the module that owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.batch.types import Batch, Stats
+from groundup.config.schema import LoraSettings
+from groundup.errors import UserError
+from groundup.model.attention import ForestAttention
+from groundup.model.cache import KVCache
+from groundup.model.config import ModelConfig
+from groundup.model.head import Head
+from groundup.model.rope import frequencies, rotate
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+class BaseLLM(nn.Module):
+    """A decoder with its head; parameters are uninitialised until `initialize` or `hf.load_model` fills them."""
+
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.source_dtype = torch.float32
+        """What the weights were stored in; `hf.save_model` stores them so again."""
+        self.generation_config: Mapping[str, Any] = {}
+        """What came with the weights as generation_config.json."""
+        self.lora: LoraSettings | None = None
+        """The adapter that is attached."""
+        self.model = Decoder(config)
+        self.lm_head = Head(config.vocab_size, config.hidden_size)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
+
+    @property
+    def tied(self) -> bool:
+        return self.lm_head.weight is self.model.embed_tokens.weight
+
+    def forward(self, batch: Batch, needs: frozenset[str] = frozenset({"logp"})) -> Stats:
+        """What the model says about each read of the row: "logp", "lse", "entropy" (nats), float32 [N]."""
+        hidden_TD = self.hidden(batch)
+        found = self.lm_head(hidden_TD.index_select(0, batch.source_N), batch.target_N, needs)
+        return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=found.get("entropy"))
+
+    def hidden(self, batch: Batch, plain: bool = False) -> Tensor:
+        """Hidden states [T, D] behind the last norm; `plain` takes the reference attention."""
+        attend = ForestAttention(batch, self.config.window_L, plain)
+        return self.model(batch.token_T, batch.position_T, attend, self.compute_dtype)
+
+    @torch.no_grad()
+    def decode(self, token_BS: Tensor, position_BS: Tensor, cache: KVCache, length_B: Tensor) -> Tensor:
+        """Logits float32 [B, V] behind each row's last true token, of which it has `length_B` in this call."""
+        rows, steps = token_BS.shape
+        cache.begin(position_BS)
+        hidden = self.model(token_BS.flatten(), position_BS.flatten(), cache, self.compute_dtype)
+        cache.finish(length_B)
+        last_B = torch.arange(rows, device=hidden.device) * steps + length_B - 1
+        return self.lm_head.logits(hidden.index_select(0, last_B))
+
+    @torch.no_grad()
+    def logits(self, token_T: Tensor) -> Tensor:
+        """Logits float32 [T, V] of one text: for short comparisons, since it holds them all."""
+        position_T = torch.arange(len(token_T), device=token_T.device)
+        cache = KVCache(self.config.window_L, len(token_T))
+        cache.begin(position_T[None])
+        return self.lm_head.logits(self.model(token_T, position_T, cache, self.compute_dtype))
+
+    def new_cache(self, capacity_tokens: int = 256) -> KVCache:
+        return KVCache(self.config.window_L, capacity_tokens)
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.position_limit = config.position_limit
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        angle, self.rope_scale = frequencies(config)
+        self.register_buffer("angle", angle, persistent=False)
+
+    def forward(self, token_T: Tensor, position_T: Tensor, attend: Attend, dtype: torch.dtype) -> Tensor:
+        """Hidden states [T, D] behind the last norm, in `dtype`."""
+        rope = self._rope(position_T, dtype)
+        hidden_TD = self.embed_tokens(token_T, dtype)
+        for layer in self.layers:
+            hidden_TD = layer(hidden_TD, rope, attend)
+        return self.norm(hidden_TD)
+
+    def _rope(self, position_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if self.position_limit is not None and int(position_T.max()) >= self.position_limit:
+            raise UserError(
+                f"a text is longer than {self.position_limit} tokens",
+                why="this model's dynamic rope scaling would then change every other text of the batch",
+                fix=f"set max_length to at most {self.position_limit}",
+            )
+        angle_Td = position_T[:, None].float() * self.angle
+        return (angle_Td.cos() * self.rope_scale).to(dtype), (angle_Td.sin() * self.rope_scale).to(dtype)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, index)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, hidden_TD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        hidden_TD = hidden_TD + self.self_attn(self.input_layernorm(hidden_TD), rope, attend)
+        return hidden_TD + self.mlp(self.post_attention_layernorm(hidden_TD))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions; the sum itself is `attend`'s."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.head_dim = config.head_dim
+        queries, keys = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+        self.q_proj = Linear(config.hidden_size, queries, config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, keys, config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, keys, config.qkv_bias)
+        self.o_proj = Linear(queries, config.hidden_size, config.output_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
+
+    def forward(self, hidden_TD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        query_THd, key_TKd, value_TKd = (
+            project(hidden_TD).unflatten(-1, (-1, self.head_dim))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            query_THd, key_TKd = self.q_norm(query_THd), self.k_norm(key_TKd)
+        query_THd, key_TKd = rotate(query_THd, *rope), rotate(key_TKd, *rope)
+        return self.o_proj(attend(self.index, query_THd, key_TKd, value_TKd).flatten(1))
+
+
+class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, config.mlp_bias)
+
+    def forward(self, hidden_TD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(hidden_TD)) * self.up_proj(hidden_TD))
+
+
+class Linear(nn.Module):
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class Embedding(nn.Module):
+    def __init__(self, vocab_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
+
+    def forward(self, token_T: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.embedding(token_T, self.weight).to(dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm (arXiv 1910.07467), in float32; rounded before the weight, as Hugging Face does."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight.to(x.dtype)
+
+
+@torch.no_grad()
+def initialize(model: BaseLLM, seed: int) -> BaseLLM:
+    """Fresh weights as Hugging Face draws them: normal with `initializer_range`, norms one, biases zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.ndim == 1:
+            parameter.fill_(1.0)
+        else:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)
+    return model

@@ -1,0 +1,123 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685): y = W x + scaling · B (A x), with W frozen and A, B float32."""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config.schema import LoraSettings
+from groundup.errors import UserError
+from groundup.model.base import BaseLLM, Linear
+
+
+class Factor(nn.Module):
+    """One of the two small matrices; a module of its own, so that its name is PEFT's."""
+
+    def __init__(self, in_features: int, out_features: int, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features, dtype=torch.float32, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class LoraLinear(Linear):
+    """A linear layer that keeps its own parameters' names and has two factors beside them."""
+
+    def __init__(self, base: Linear, settings: LoraSettings) -> None:
+        nn.Module.__init__(self)
+        self.weight, self.bias = base.weight, base.bias
+        self.scaling = settings.scaling
+        outputs, inputs = base.weight.shape
+        self.lora_A = Factor(inputs, settings.r, base.weight.device)
+        self.lora_B = Factor(settings.r, outputs, base.weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.lora_B(self.lora_A(x) * self.scaling)
+
+    @torch.no_grad()
+    def merged(self) -> Linear:
+        """The plain layer of the same outputs: the product is added in float32, then rounded once."""
+        plain = Linear(0, 0, bias=False)
+        update = self.scaling * (self.lora_B.weight @ self.lora_A.weight)
+        plain.weight = nn.Parameter((self.weight.float() + update).to(self.weight.dtype), requires_grad=False)
+        plain.bias = self.bias
+        return plain
+
+
+def attach_lora(model: BaseLLM, settings: LoraSettings, seed: int = 0) -> list[str]:
+    """Freeze the model, in its compute dtype, and give the target layers their factors; returns the layers' names.
+
+    A is drawn as PEFT draws it (uniform, Kaiming with a = sqrt 5), B is zero: the model's answers do not change yet.
+
+    Raises:
+        UserError: a target names no layer.
+    """
+    names = find_targets(model, settings.target_modules)
+    assert not has_lora(model), "merge the first adapter before attaching another"
+    _freeze(model)
+    generator = torch.Generator().manual_seed(seed)
+    for name in names:
+        layer = LoraLinear(model.get_submodule(name), settings)
+        bound = 1 / math.sqrt(layer.lora_A.weight.shape[1])
+        drawn = torch.empty(layer.lora_A.weight.shape).uniform_(-bound, bound, generator=generator)
+        layer.lora_A.weight.data.copy_(drawn)
+        _replace(model, name, layer)
+    model.lora = settings
+    return names
+
+
+def find_targets(model: BaseLLM, targets: str | list[str]) -> list[str]:
+    """Full names of the linear layers that are meant, by PEFT's rule: the whole name or its last parts."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, Linear)]
+    if targets == "all-linear":
+        return layers
+    chosen = set()
+    for target in targets:
+        matched = [name for name in layers if name == target or name.endswith("." + target)]
+        if not matched:
+            short = sorted({name.rpartition(".")[2] for name in layers})
+            near = difflib.get_close_matches(target, short + layers, n=3, cutoff=0.4)
+            raise UserError(
+                f"target_modules names {target!r}, which is no linear layer of this model",
+                why=f"its linear layers are {', '.join(short)}",
+                fix=f"did you mean {' or '.join(near)}?" if near else "use all-linear, or names from that list",
+            )
+        chosen.update(matched)
+    return [name for name in layers if name in chosen]
+
+
+def lora_layers(model: BaseLLM) -> dict[str, LoraLinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def has_lora(model: BaseLLM) -> bool:
+    return bool(lora_layers(model))
+
+
+def lora_state(model: BaseLLM) -> dict[str, Tensor]:
+    """The factors alone, named `<layer>.lora_A.weight` and `<layer>.lora_B.weight`."""
+    return {name: tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
+
+
+def merge_lora(model: BaseLLM) -> BaseLLM:
+    """Fold the factors into the weights and take them off; the same model, plain and frozen."""
+    for name, layer in lora_layers(model).items():
+        _replace(model, name, layer.merged())
+    model.lora = None
+    return model
+
+
+def _freeze(model: BaseLLM) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(model.compute_dtype)
+
+
+def _replace(model: BaseLLM, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)

@@ -1,0 +1,88 @@
+"""Numbers and metric names as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`better`: -1 where lower is better, 1 where higher is, 0 where neither is."""
+
+    label: str
+    better: int = 0
+    form: Literal["number", "percent"] = "number"
+
+    @property
+    def heading(self) -> str:
+        """The label with an arrow that says which way is better."""
+        return self.label + {-1: " ↓", 0: "", 1: " ↑"}[self.better]
+
+
+METRICS = {
+    "loss": Metric("Loss", -1),
+    "bits_per_byte": Metric("Bits per byte", -1),
+    "mean_token_accuracy": Metric("Tokens predicted right", 1, "percent"),
+    "preference_accuracy": Metric("Preference accuracy", 1, "percent"),
+    "preference_margin": Metric("Preference margin, nats a token", 1),
+    "rewards/accuracies": Metric("Preference accuracy", 1, "percent"),
+    "rewards/margins": Metric("Preference margin", 1),
+    "rewards/chosen": Metric("Reward of the chosen answer"),
+    "rewards/rejected": Metric("Reward of the rejected answer"),
+    "logps/chosen": Metric("Log-probability of the chosen answer"),
+    "logps/rejected": Metric("Log-probability of the rejected answer"),
+    "learning_rate": Metric("Learning rate"),
+    "grad_norm": Metric("Gradient norm"),
+    "tokens_per_second": Metric("Tokens a second"),
+}
+
+
+def metric(name: str) -> Metric:
+    """What is known about a metric, with or without `eval_`; an unknown one is called by its name."""
+    plain = name.removeprefix("eval_")
+    return METRICS.get(plain, Metric(plain.replace("_", " ")))
+
+
+def value(name: str, number: float | None) -> str:
+    """A metric's value: percent where it is a share, else as many digits as say something."""
+    if number is None:
+        return "–"
+    return f"{100 * number:.1f}%" if metric(name).form == "percent" else digits(number)
+
+
+def change(name: str, before: float | None, after: float | None) -> tuple[str, str]:
+    """(difference with its sign, "better" | "worse" | ""): empty where one of both is missing."""
+    if before is None or after is None:
+        return "", ""
+    known = metric(name)
+    difference = after - before
+    number = f"{abs(100 * difference):.1f} points" if known.form == "percent" else digits(abs(difference))
+    if not any(digit in number for digit in "123456789"):
+        return "±0", ""
+    verdict = "better" if difference * known.better > 0 else "worse" if known.better else ""
+    return ("+" if difference > 0 else "−") + number, verdict
+
+
+def digits(number: float) -> str:
+    """1,234 · 123.4 · 1.234 · 2.5e-05, with a real minus sign; whole numbers stay whole."""
+    size = abs(number)
+    if number == int(number) or size >= 1000:
+        text = f"{number:,.0f}"
+    elif size >= 100:
+        text = f"{number:.1f}"
+    else:
+        text = f"{number:.3f}" if size >= 0.0095 else f"{number:.1e}"
+    return text.replace("-", "−", 1) if number < 0 else text
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def size(count_bytes: float) -> str:
+    """`812 bytes`, `3.4 MB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count_bytes >= scale:
+            return f"{count_bytes / scale:.1f} {unit}"
+    return f"{count_bytes:.0f} bytes"

@@ -1,0 +1,147 @@
+"""A base model on token shards, measured in bits per byte beside gzip and xz."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup import console
+from groundup.batch import Chain, Record, Stream
+from groundup.data import compression_baselines
+from groundup.errors import UserError
+from groundup.eval import bits_per_byte, evaluate_records
+from groundup.eval.answers import continue_texts
+from groundup.model import BaseLLM, ModelConfig, initialize, load_model, save_model
+from groundup.objective import LanguageModeling
+from groundup.stages.context import REHEARSAL_ITEMS, Context
+from groundup.stages.models import find_model
+from groundup.stages.tokenizer import texts
+from groundup.stages.training import LAYOUT, Compute, Material, choose_compute, make_plan, run_training, say_plan
+from groundup.store.files import publish_folder
+from groundup.tokenizer import Tokenizer, TokenShards, load_tokenizer
+
+SAMPLE_TOKENS = 80
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Train `final/`, a Hugging Face folder with its tokenizer."""
+    settings = context.settings
+    source = context.input_stage(settings.from_, "shards")
+    tokenizer = load_tokenizer(source.final)
+    if settings.batch_tokens < settings.max_length:
+        raise UserError(
+            f"batch_tokens ({settings.batch_tokens}) is less than max_length ({settings.max_length})",
+            where=f"stages.{context.name}",
+            fix="raise batch_tokens, or lower max_length",
+        )
+    pieces = Pieces(TokenShards(source.data / "train"), settings.max_length)
+    heldout = Pieces(TokenShards(source.data / "heldout"), settings.max_length)
+    config = config_of(context, tokenizer)
+    compute = choose_compute(context, config)
+    model = starting_model(context, config, compute)
+    stream = Stream(pieces.sizes, settings.batch_tokens, context.recipe.seed)
+    material = Material(stream, pieces.sizes, pieces.records, LanguageModeling())
+    plan = make_plan(context, model, compute, material)
+    say_plan(plan, model, material)
+    count = REHEARSAL_ITEMS if context.rehearse else len(heldout.sizes)
+    held_records = heldout.records(range(min(count, len(heldout.sizes))))
+    held_tokens, held_bytes = int(heldout.sizes.sum()), int(heldout.shards.byte_counts.sum())
+
+    def evaluate() -> dict[str, float]:
+        metrics = evaluate_records(
+            model,
+            held_records,
+            material.objective,
+            row_tokens=plan.row_tokens,
+            layout=LAYOUT,
+            device=plan.device,
+            title="Evaluating",
+        )
+        return {**metrics, "eval_bits_per_byte": bits_per_byte(metrics["eval_loss"], held_tokens, held_bytes)}
+
+    result = run_training(context, model, plan, material, evaluate, f"Training {context.name}")
+    publish_folder(context.stage.final, lambda folder: save_model(model, folder, tokenizer))
+    prompts = settings.sample_prompts[:REHEARSAL_ITEMS] if context.rehearse else settings.sample_prompts
+    written = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, context.recipe.seed)
+    baselines = heldout_baselines(context)
+    console.say(
+        f"  held-out bits per byte: {result['after']['eval_bits_per_byte']:.3f}"
+        + "".join(f" · {name} {value:.3f}" for name, value in baselines.items())
+    )
+    return {
+        "kind": "pretrain",
+        "baselines": baselines,
+        "samples": [
+            {"prompt": prompt, "reference": None, "before": "", "after": text}
+            for prompt, text in zip(prompts, written, strict=True)
+        ],
+        **result,
+    }
+
+
+class Pieces:
+    """Documents cut to the context length. A piece's last token is the next one's first, so each is predicted once."""
+
+    def __init__(self, shards: TokenShards, max_length: int) -> None:
+        self.shards = shards
+        self._max_length = max_length
+        predicted = np.array([len(shards.document(i)) - 1 for i in range(len(shards))], dtype=np.int64)
+        counts = -(-predicted // max_length)
+        self._document = np.repeat(np.arange(len(counts)), counts)
+        first_piece = np.repeat(np.cumsum(counts) - counts, counts)
+        self._start = (np.arange(len(self._document)) - first_piece) * max_length
+        self.sizes = np.minimum(predicted[self._document] - self._start, max_length)
+        """Tokens that each piece predicts, which are also the tokens it takes in a row."""
+
+    def records(self, indices: Sequence[int]) -> list[Record]:
+        """The pieces as records of one chain, every token but the first a target."""
+        made = []
+        for index in indices:
+            start, size = int(self._start[index]), int(self.sizes[index])
+            token = np.asarray(self.shards.document(int(self._document[index]))[start : start + size + 1])
+            scored = np.ones(len(token), dtype=np.bool_)
+            scored[0] = False
+            made.append(Record(index, (Chain(token.astype(np.int32), scored),)))
+        return made
+
+
+def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
+    """The shape to train: the recipe's, or that of the model to go on from."""
+    settings = context.settings
+    if settings.model is not None:
+        config = ModelConfig.from_folder(find_model(context, settings.model).base)
+        if len(tokenizer) > config.vocab_size:
+            raise UserError(
+                f"the shards' tokenizer has {len(tokenizer)} tokens, and the model's embedding {config.vocab_size}",
+                where=f"stages.{context.name}.model",
+                fix="make the shards with the model's own tokenizer",
+            )
+        return config
+    shape = settings.architecture.model_dump()
+    shape["head_dim"] = shape["head_dim"] or shape["hidden_size"] // shape["num_attention_heads"]
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return ModelConfig.from_hf(
+        {**shape, **special, "vocab_size": len(tokenizer), "max_position_embeddings": settings.max_length},
+        where=f"stages.{context.name}.architecture",
+    )
+
+
+def starting_model(context: Context, config: ModelConfig, compute: Compute) -> BaseLLM:
+    """Fresh weights, drawn from the recipe's seed, or those of the model to go on from."""
+    dtype = getattr(torch, compute.dtype)
+    if context.settings.model is not None:
+        model = load_model(find_model(context, context.settings.model).base, dtype, trainable=True)
+    else:
+        model = initialize(BaseLLM(config, dtype), context.recipe.seed)
+    return model.to(compute.device)
+
+
+def heldout_baselines(context: Context) -> dict[str, float]:
+    """gzip's and xz's bits per byte on the same held-out bytes, compressed as one file."""
+    shards = context.recipe.stages[context.settings.from_]
+    assert shards.from_ is not None
+    clean = context.input_stage(shards.from_, "clean")
+    return compression_baselines("\n".join(texts(clean.data / "heldout.jsonl")).encode("utf-8"))

@@ -1,0 +1,169 @@
+"""Conversations and pairs to records: rendered, measured, split; every row accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groundup import console
+from groundup.batch import Chain, Record
+from groundup.config.schema import ChatSettings, DataSettings
+from groundup.data import (
+    Conversation,
+    Ledger,
+    Message,
+    Pair,
+    as_row,
+    content_hash,
+    read_conversations,
+    read_pairs,
+    split_holdout,
+)
+from groundup.errors import UserError
+from groundup.stages.context import Context
+from groundup.store.files import write_text
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat import BadConversation, Rendered, render, render_pair
+
+Item = Conversation | Pair
+PAIR_KINDS = ("dpo",)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out question and the answer that the data gives."""
+
+    messages: tuple[Message, ...]
+    reference: str
+
+    @property
+    def text(self) -> str:
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a stage trains and evaluates on."""
+
+    train: list[Record]
+    heldout: list[Record]
+    """Numbered on from the last of `train`."""
+    prompts: list[Prompt]
+    ledger: dict[str, Any]
+
+
+def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
+    """Read, render and split the rows of an `sft` or `dpo` stage; the held-out part is written to `data/`.
+
+    Raises UserError when too many rows are unusable, or nothing is left to train or evaluate on.
+    """
+    settings, stage = context.settings, context.stage
+    stage.quarantine.unlink(missing_ok=True)
+    ledger = Ledger(stage.quarantine)
+    kind = "pairs" if settings.kind in PAIR_KINDS else "conversations"
+    items = unique(read_items(settings.data, ledger, kind), ledger)
+    if settings.eval_data is None:
+        train_items, heldout_items = split_holdout(items, settings.holdout, key=lambda item: item.key)
+    else:
+        train_items, heldout_items = items, read_items(settings.eval_data, ledger, kind)
+        train_items = without(train_items, heldout_items, ledger)
+    renderer = Renderer(tokenizer, context.recipe.chat, settings.max_length, getattr(settings, "loss_on", "all"))
+    train = list(renderer.chains(train_items, ledger))
+    heldout = list(renderer.chains(heldout_items, ledger))
+    ledger.check(settings.data.max_bad_rows)
+    if not train or not heldout:
+        raise UserError(
+            f"no rows are left to {'evaluate' if train else 'train'} on",
+            where=", ".join(settings.data.path),
+            why=str(ledger),
+            fix="add rows, raise max_length, raise holdout, or give eval_data",
+        )
+    write_text(stage.data / "heldout.jsonl", "".join(_line(as_row(item)) for item, _ in heldout))
+    console.say(f"  {ledger}; {len(heldout)} of the kept rows are held out")
+    return Rows(
+        [Record(index, chains) for index, (_, chains) in enumerate(train)],
+        [Record(index, chains) for index, (_, chains) in enumerate(heldout, len(train))],
+        [prompt_of(item) for item, _ in heldout],
+        ledger.as_dict(),
+    )
+
+
+def read_items(data: DataSettings, ledger: Ledger, kind: str) -> list[Item]:
+    """The rows of `data` as conversations or as pairs."""
+    return list(read_pairs(data, ledger) if kind == "pairs" else read_conversations(data, ledger))
+
+
+def unique(items: Sequence[Item], ledger: Ledger) -> list[Item]:
+    """Each row once; a copy is counted as deduplicated."""
+    seen: set[str] = set()
+    kept = []
+    for item in items:
+        key = content_hash(_line(as_row(item)))
+        if key in seen:
+            ledger.deduplicate()
+        else:
+            seen.add(key)
+            kept.append(item)
+    return kept
+
+
+def without(items: Sequence[Item], heldout: Sequence[Item], ledger: Ledger) -> list[Item]:
+    """The items whose prompt is not held out, so that nothing held out is ever trained on."""
+    held = {item.key for item in heldout}
+    kept = [item for item in items if item.key not in held]
+    for _ in range(len(items) - len(kept)):
+        ledger.filter("its prompt is held out")
+    return kept
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Items to records through the one chat rendering."""
+
+    tokenizer: Tokenizer
+    chat: ChatSettings
+    max_length: int
+    loss_on: str = "all"
+
+    def chains(self, items: Sequence[Item], ledger: Ledger) -> Iterator[tuple[Item, tuple[Chain, ...]]]:
+        """(item, its chains) of every item that can be used; the others are quarantined or filtered, and counted."""
+        with console.progress("Tokenizing", total=len(items), unit="row") as bar:
+            for item in items:
+                bar.advance()
+                try:
+                    rendered = self.render(item)
+                except BadConversation as error:
+                    ledger.quarantine(item.origin, str(error), as_row(item))
+                    continue
+                if max(len(one.token) for one in rendered) > self.max_length:
+                    ledger.filter(f"longer than {self.max_length} tokens")
+                    continue
+                ledger.keep()
+                yield item, tuple(Chain(one.token, one.scored) for one in rendered)
+
+    def render(self, item: Item) -> tuple[Rendered, ...]:
+        if isinstance(item, Pair):
+            return render_pair(self.tokenizer, item, self.chat)
+        return (
+            render(
+                self.tokenizer,
+                item.messages,
+                self.chat,
+                loss_on=self.loss_on,
+                tools=item.tools,
+                scored_from=item.scored_from,
+            ),
+        )
+
+
+def prompt_of(item: Item) -> Prompt:
+    """What the model is asked, and what the data answers (the chosen side of a pair)."""
+    if isinstance(item, Pair):
+        return Prompt(tuple(item.prompt), item.chosen[-1].content)
+    return Prompt(tuple(item.messages[:-1]), item.messages[-1].content)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

