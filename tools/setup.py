@@ -219,7 +219,8 @@ def install_torch() -> None:
     arguments = ["--constraint", str(CONSTRAINTS), f"torch=={version}+cpu"]
     # First from where this machine's pip is told to look; on PyPI the Linux builds bring CUDA along
     if not pip(arguments, may_lack=f"torch=={version}+cpu"):
-        pip([*arguments, "--extra-index-url", CPU_WHEELS])
+        what = f"PyTorch for CPUs came neither from the configured package indexes nor from {CPU_WHEELS}."
+        pip([*arguments, "--extra-index-url", CPU_WHEELS], what)
 
 
 def pinned(package: str) -> str:
@@ -229,7 +230,7 @@ def pinned(package: str) -> str:
     return found[1]
 
 
-def pip(arguments: list[str], may_lack: str = "") -> bool:
+def pip(arguments: list[str], what: str = "The installation failed.", may_lack: str = "") -> bool:
     """Run `pip install`. False where the configured indexes lack the package `may_lack`; other failures end all."""
     start = [
         str(VENV_PYTHON),
@@ -242,7 +243,7 @@ def pip(arguments: list[str], may_lack: str = "") -> bool:
         "--retries",
         "3",
     ]
-    return run([*start, "--disable-pip-version-check", *arguments], "The installation failed.", LOG, may_lack)
+    return run([*start, "--disable-pip-version-check", *arguments], what, LOG, may_lack)
 
 
 def run(command: list[str], what: str, log: Path | None, may_lack: str = "") -> bool:

@@ -310,7 +310,7 @@ def report(run_folder: Path) -> None:
 @cli.command()
 @click.argument("model", metavar="M")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer."
+    "--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
 )
 @click.option(
     "--temperature",
@@ -322,16 +322,21 @@ def report(run_folder: Path) -> None:
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.95,
+    default=0.9,
     show_default=True,
     help="Draw from the likeliest tokens of this share.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed draws the same."
-)
-@click.option("--system", "system_prompt", metavar="TEXT", help="A system prompt.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same answers.")
+@click.option("--system", "system_prompt", metavar="TEXT", help="A system prompt.")
+@click.option("--verbose", is_flag=True, help="Say how many tokens each answer had, and how fast they came.")
 def chat(
-    model: str, max_new_tokens: int, temperature: float, top_p: float, seed: int, system_prompt: str | None
+    model: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    system_prompt: str | None,
+    verbose: bool,
 ) -> None:
     """Talk to a model; `exit` ends it.
 
@@ -352,6 +357,7 @@ def chat(
         top_p=top_p,
         seed=seed,
         system_prompt=system_prompt,
+        verbose=verbose,
     )
 
 

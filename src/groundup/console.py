@@ -45,6 +45,7 @@ def warn(text: str) -> None:
 
 def error(problem: UserError) -> None:
     """A problem on stderr with its place, reason and remedy, red on a terminal."""
+    _log(logging.ERROR, problem.render())
     _print(problem.render(), sys.stderr, style="red")
 
 

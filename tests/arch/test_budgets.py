@@ -18,6 +18,6 @@ def test_length(file):
     functions = (
         node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
-    # options stacked above a verb are declarations, not part of the body
+    # counted from `def`: options stacked above a verb are declarations
     long = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
     assert not {name: lines for name, lines in long.items() if lines > FUNCTION_LINES}

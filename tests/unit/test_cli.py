@@ -132,7 +132,14 @@ def test_chat_doctor_and_plan_go_through_their_doors(monkeypatch, folder):
     assert (
         main(["chat", "runs/x", "--max-new-tokens", "9", "--temperature", "0", "--system", "Be brief."]) == 0
     )
-    said = {"max_new_tokens": 9, "temperature": 0.0, "top_p": 0.95, "seed": 0, "system_prompt": "Be brief."}
+    said = {
+        "max_new_tokens": 9,
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "seed": None,
+        "system_prompt": "Be brief.",
+        "verbose": False,
+    }
     assert chats == [(("runs/x",), said)]
     doctors = door(monkeypatch, "groundup.stages.doctor", "doctor")
     assert main(["doctor", "--against", "runs/x", "--json"]) == 0

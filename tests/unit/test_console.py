@@ -162,6 +162,7 @@ def test_log_has_everything_said_and_libraries_stay_off_the_console(tmp_path, ca
         library.addHandler(noisy)  # as a library does that is imported while a run is on
         console.say("hello\nthere")
         console.warn("careful")
+        console.error(UserError("a problem", fix="a remedy"))
         library.warning("library warning")
         logging.getLogger("some_library.part").info("library info")
         library.debug("library debug")
@@ -175,6 +176,7 @@ def test_log_has_everything_said_and_libraries_stay_off_the_console(tmp_path, ca
         "hello",
         "there",
         "careful",
+        "a remedy",
         "library warning",
         "library info",
         "our debug",

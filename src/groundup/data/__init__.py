@@ -1,3 +1,30 @@
+"""Text only, never tensors: read, recognise, clean, split, and a ledger that loses no row."""
+
+from groundup.data.baselines import compression_baselines
+from groundup.data.clean import clean_text, content_hash
+from groundup.data.conversations import read_conversations
+from groundup.data.documents import read_documents
+from groundup.data.files import data_paths
+from groundup.data.ledger import Ledger
+from groundup.data.pairs import holds_pairs, read_pairs
+from groundup.data.split import is_held_out, split_holdout
 from groundup.data.types import Conversation, Document, Message, Origin, Pair
 
-__all__ = ["Conversation", "Document", "Message", "Origin", "Pair"]
+__all__ = [
+    "Conversation",
+    "Document",
+    "Ledger",
+    "Message",
+    "Origin",
+    "Pair",
+    "clean_text",
+    "compression_baselines",
+    "content_hash",
+    "data_paths",
+    "holds_pairs",
+    "is_held_out",
+    "read_conversations",
+    "read_documents",
+    "read_pairs",
+    "split_holdout",
+]

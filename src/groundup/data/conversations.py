@@ -17,21 +17,23 @@ from groundup.data.messages import (
     string,
     system_messages,
 )
-from groundup.data.rows import UnknownLayout, Unwanted, check_columns, read_records
+from groundup.data.rows import UnknownLayout, Unwanted, check_columns, read_all
 from groundup.data.types import Conversation, Message, Origin
 
 LAYOUTS = (
-    "messages | conversations (ShareGPT) | prompt, completion | instruction, [input], output (Alpaca) | question, answer"
+    "messages | conversations (ShareGPT) | prompt, completion | question, answer"
+    " | instruction, [input], output (Alpaca)"
 )
 COLUMNS = frozenset(
-    "messages conversations prompt completion instruction input output history question answer system tools label".split()
+    ["messages", "conversations", "prompt", "completion", "instruction", "input", "output", "history"]
+    + ["question", "answer", "system", "tools", "label"]
 )
 
 
 def read_conversations(spec: DataSettings, ledger: Ledger) -> list[Conversation]:
     """All usable conversations in file order. Raises UserError for unusable files, and too many bad rows."""
     check_columns(spec, COLUMNS)
-    return list(read_records(spec, ledger, parse_conversation, LAYOUTS))
+    return read_all(spec, ledger, parse_conversation, LAYOUTS)
 
 
 def parse_conversation(row: dict[str, Any], origin: Origin) -> Conversation:
@@ -49,11 +51,12 @@ def parse_conversation(row: dict[str, Any], origin: Origin) -> Conversation:
 
 def _messages(row: dict[str, Any]) -> tuple[list[Message], int]:
     """The row's messages, and from which on answers are learned."""
-    for column in ("messages", "conversations"):
-        if column in row and not {"chosen", "rejected"} <= row.keys() or isinstance(row.get("messages"), list):
-            messages = parse_messages(row[column], column)
-            leading = [] if messages and messages[0].role == "system" else system_messages(row)
-            return leading + messages, 0
+    preference = {"chosen", "rejected"} <= row.keys()
+    column = "messages" if "messages" in row else "conversations"
+    if column == "messages" or (column in row and not preference):
+        messages = parse_messages(row[column], column)
+        leading = [] if messages and messages[0].role == "system" else system_messages(row)
+        return leading + messages, 0
     if {"prompt", "completion"} <= row.keys():
         prompt = system_messages(row) + prompt_messages(row["prompt"], "prompt")
         return prompt + answer_messages(row["completion"], "completion"), len(prompt)
@@ -63,5 +66,5 @@ def _messages(row: dict[str, Any]) -> tuple[list[Message], int]:
     if {"question", "answer"} <= row.keys():
         prompt = [*system_messages(row), Message("user", string(row, "question"))]
         return [*prompt, Message("assistant", string(row, "answer"))], 0
-    pairs = {"chosen", "rejected"} <= row.keys()
-    raise UnknownLayout(list(row), "these are preference pairs: train on them in a dpo stage" if pairs else "")
+    hint = "these are preference pairs: train on them in a dpo stage" if preference else ""
+    raise UnknownLayout(list(row), hint)

@@ -104,13 +104,17 @@ def _json_rows(path: Path) -> Iterator[RawRow]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        where = f"{path}:{data.count(b'\n', 0, error.start) + 1}"
+        where = str(Origin(str(path), data.count(b"\n", 0, error.start) + 1))
         raise UserError("The file is not valid UTF-8.", where=where, fix="save it as UTF-8") from error
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] in ("[", ""):
         yield from _list_items(path, text, start + 1)
         return
-    rows = [_json_line(Origin(str(path), n), line) for n, line in enumerate(text.encode().split(b"\n"), 1) if line.strip()]
+    rows = [
+        _json_line(Origin(str(path), n), line)
+        for n, line in enumerate(text.encode().split(b"\n"), 1)
+        if line.strip()
+    ]
     if rows[0].problem:
         raise UserError(
             "The file holds one JSON object, not rows.",
@@ -161,10 +165,12 @@ def _broken_list(path: Path, line: int, why: str) -> UserError:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as raw:
-            yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw  # type: ignore[type-var]
+            yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             "The compressed file is damaged.", where=str(path), why=str(error), fix="fetch or pack it again"
         ) from error
     except OSError as error:
-        raise UserError("The file cannot be read.", where=str(path), why=error.strerror or str(error)) from error
+        raise UserError(
+            "The file cannot be read.", where=str(path), why=error.strerror or str(error)
+        ) from error

@@ -60,6 +60,11 @@ class Ledger:
         self.kept -= 1
         self.filter(reason)
 
+    def deduplicate_kept(self) -> None:
+        """A row that was kept so far turned out to be a copy."""
+        self.kept -= 1
+        self.deduplicate()
+
     def quarantine_kept(self, origin: Origin, reason: str, row: Any) -> None:
         """A row that was kept so far turned out to be broken."""
         self.kept -= 1

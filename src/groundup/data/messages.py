@@ -116,7 +116,10 @@ def parse_tools(value: Any) -> tuple[dict[str, Any], ...] | None:
     value = _from_json(value, "'tools'") if value else []
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise BadRow("'tools' is not a list of objects")
-    return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in value) or None
+    return (
+        tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in value)
+        or None
+    )
 
 
 def _from_json(value: Any, name: str) -> Any:
@@ -135,10 +138,15 @@ def instruction_messages(row: dict[str, Any]) -> list[Message]:
         question = f"{question}\n{given}" if question.strip() else given
     messages = system_messages(row)
     history = row.get("history") or []
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+    if not isinstance(history, list) or not all(
+        isinstance(turn, list) and len(turn) == 2 for turn in history
+    ):
         raise BadRow("'history' is not a list of [question, answer]")
     for asked, answered in history:
-        messages += [Message("user", checked(asked, "history")), Message("assistant", checked(answered, "history"))]
+        messages += [
+            Message("user", checked(asked, "history")),
+            Message("assistant", checked(answered, "history")),
+        ]
     return [*messages, Message("user", question)]
 
 

@@ -17,14 +17,17 @@ from groundup.data.messages import (
     prompt_messages,
     system_messages,
 )
-from groundup.data.rows import UnknownLayout, check_columns, read_records
+from groundup.data.rows import UnknownLayout, check_columns, raw_rows, read_all
 from groundup.data.types import Message, Origin, Pair
 
 LAYOUTS = (
-    "prompt, chosen, rejected | chosen, rejected that both begin with the prompt (messages, or Human: and Assistant: text)"
-    " | conversations, chosen, rejected (LLaMA-Factory) | instruction, [input], chosen, rejected | question, chosen, rejected"
+    "prompt, chosen, rejected | chosen, rejected, both beginning with the prompt (messages, or Human: Assistant: text)"
+    " | conversations, chosen, rejected (LLaMA-Factory) | instruction, [input], chosen, rejected"
+    " | question, chosen, rejected"
 )
-COLUMNS = frozenset("prompt chosen rejected conversations instruction input history question system".split())
+COLUMNS = frozenset(
+    ["prompt", "chosen", "rejected", "conversations", "instruction", "input", "history", "question", "system"]
+)
 HUMAN_ASSISTANT = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 """HH-RLHF's turns."""
 
@@ -32,7 +35,15 @@ HUMAN_ASSISTANT = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 def read_pairs(spec: DataSettings, ledger: Ledger) -> list[Pair]:
     """All usable pairs in file order. Raises UserError for unusable files, and too many bad rows."""
     check_columns(spec, COLUMNS)
-    return list(read_records(spec, ledger, parse_pair, LAYOUTS))
+    return read_all(spec, ledger, parse_pair, LAYOUTS)
+
+
+def holds_pairs(spec: DataSettings) -> bool:
+    """Whether the rows are pairs, by the columns of the first one that can be read."""
+    for row in raw_rows(spec):
+        if isinstance(row.value, dict):
+            return {"chosen", "rejected"} <= row.value.keys() | set(spec.columns)
+    return False
 
 
 def parse_pair(row: dict[str, Any], origin: Origin) -> Pair:
@@ -43,7 +54,11 @@ def parse_pair(row: dict[str, Any], origin: Origin) -> Pair:
     chosen, rejected = (_side(row[column], column) for column in ("chosen", "rejected"))
     if prompt is None:
         common = _common(chosen, rejected)
-        prompt, chosen, rejected = [*system_messages(row), *chosen[:common]], chosen[common:], rejected[common:]
+        prompt, chosen, rejected = (
+            [*system_messages(row), *chosen[:common]],
+            chosen[common:],
+            rejected[common:],
+        )
     else:
         chosen, rejected = (_without_prompt(side, prompt) for side in (chosen, rejected))
     _check(prompt, chosen, rejected)
@@ -60,8 +75,13 @@ def _prompt(row: dict[str, Any]) -> list[Message] | None:
     for column in ("prompt", "question"):
         if column in row:
             return system_messages(row) + prompt_messages(row[column], column)
-    if any(isinstance(row[column], str) and not HUMAN_ASSISTANT.match(row[column].lstrip()) for column in ("chosen", "rejected")):
-        raise UnknownLayout(list(row), "add a column with the prompt, or name it: columns: {prompt: its name}")
+    if any(
+        isinstance(row[column], str) and not HUMAN_ASSISTANT.match(row[column].lstrip())
+        for column in ("chosen", "rejected")
+    ):
+        raise UnknownLayout(
+            list(row), "add a column with the prompt, or name it: columns: {prompt: its name}"
+        )
     return None
 
 
@@ -97,7 +117,11 @@ def _check(prompt: list[Message], chosen: list[Message], rejected: list[Message]
         raise BadRow("chosen equals rejected")
     if not chosen or not rejected:
         raise BadRow("empty answer")
-    if not any(m.role != "system" for m in prompt) or chosen[0].role != "assistant" or rejected[0].role != "assistant":
+    if (
+        not any(m.role != "system" for m in prompt)
+        or chosen[0].role != "assistant"
+        or rejected[0].role != "assistant"
+    ):
         raise BadRow("the prompts of chosen and rejected differ")
     if chosen[-1].role != "assistant" or rejected[-1].role != "assistant":
         raise BadRow("the last message is not an assistant's")

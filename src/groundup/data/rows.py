@@ -17,7 +17,7 @@ from groundup.errors import UserError
 Record = TypeVar("Record")
 Parser = Callable[[dict[str, Any], Origin], Record]
 ROWS_UNTIL_UNKNOWN = 100
-"""After so many rows without a single known one, the file is another thing than was asked for."""
+"""A file without a single known row is another thing than was asked for; after so many rows we need not read on."""
 
 
 class Unwanted(Exception):
@@ -57,14 +57,18 @@ def no_rows(name: str) -> UserError:
     return UserError("The data is empty.", where=name, fix="name a file with rows in it")
 
 
-def read_records(spec: DataSettings, ledger: Ledger, parse: Parser[Record], layouts: str) -> Iterator[Record]:
-    """Records in file order; bad rows are quarantined, and too many of them raise UserError at the end.
+def read_records(
+    rows: Iterator[RawRow], spec: DataSettings, ledger: Ledger, parse: Parser[Record], layouts: str
+) -> Iterator[Record]:
+    """Records in the order of `rows`; each row is entered into the ledger, bad ones are quarantined.
+
+    What is yielded has no verdict yet. Too many bad rows raise UserError at the end.
 
     layouts: the accepted ones in words, for the error when not a single row has one of them.
     """
-    known = False
-    unknown: tuple[Origin, UnknownLayout] | None = None
-    for row in islice(raw_rows(spec), spec.subset or None):
+    known: set[str] = set()
+    unknown: dict[str, UserError] = {}
+    for row in islice(rows, spec.subset or None):
         ledger.enter()
         try:
             record = parse(_renamed(row, spec.columns), row.origin)
@@ -72,20 +76,28 @@ def read_records(spec: DataSettings, ledger: Ledger, parse: Parser[Record], layo
             ledger.filter(str(reason))
         except BadRow as error:
             ledger.quarantine(row.origin, str(error), row.value)
-            if row.problem or not isinstance(row.value, dict):
-                continue
             if isinstance(error, UnknownLayout):
-                unknown = unknown or (row.origin, error)
-                if not known and ledger.rows_in >= ROWS_UNTIL_UNKNOWN:
+                unknown.setdefault(row.origin.path, _unknown_layout(error, row.origin, layouts))
+                if row.origin.path not in known and ledger.rows_in >= ROWS_UNTIL_UNKNOWN:
                     break
                 continue
+            if row.problem or not isinstance(row.value, dict):
+                continue
         else:
-            ledger.keep()
             yield record
-        known = True
-    if unknown and not known:
-        raise _unknown_layout(*unknown, layouts)
+        known.add(row.origin.path)
+    if strange := [problem for path, problem in unknown.items() if path not in known]:
+        raise strange[0]
     ledger.check(spec.max_bad_rows)
+
+
+def read_all(spec: DataSettings, ledger: Ledger, parse: Parser[Record], layouts: str) -> list[Record]:
+    """All records of the row files, kept."""
+    records = []
+    for record in read_records(raw_rows(spec), spec, ledger, parse, layouts):
+        ledger.keep()
+        records.append(record)
+    return records
 
 
 def check_columns(spec: DataSettings, ours: Iterable[str]) -> None:
@@ -107,11 +119,15 @@ def _renamed(row: RawRow, columns: Mapping[str, str]) -> dict[str, Any]:
         raise BadRow(row.problem)
     if not isinstance(row.value, dict):
         raise BadRow("not a JSON object")
-    kept = {name: value for name, value in row.value.items() if name not in columns.values() and name not in columns}
+    kept = {
+        name: value
+        for name, value in row.value.items()
+        if name not in columns.values() and name not in columns
+    }
     return kept | {ours: row.value[theirs] for ours, theirs in columns.items() if theirs in row.value}
 
 
-def _unknown_layout(origin: Origin, error: UnknownLayout, layouts: str) -> UserError:
+def _unknown_layout(error: UnknownLayout, origin: Origin, layouts: str) -> UserError:
     return UserError(
         "The columns are none that can be used here.",
         where=str(origin),

@@ -46,7 +46,9 @@ def _module(tree: ast.Module, path: Path) -> Iterator[Document]:
         yield Document("\n\n".join(pieces), Origin(str(path), 1))
 
 
-def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[str]:
+def _docstrings(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+) -> Iterator[str]:
     """The docstring of a module, class or function, its name above it, then those of what it defines."""
     if text := ast.get_docstring(node):
         yield f"{name}\n{text}" if name else text
@@ -60,8 +62,12 @@ def _topics(tree: ast.Module, path: Path) -> Iterator[Document]:
     tables = [
         node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
     ]
-    constants = [value for table in tables for value in table.values if isinstance(value, ast.Constant)]
-    documents = [Document(inspect.cleandoc(c.value), Origin(str(path), c.lineno)) for c in constants]
+    documents = [
+        Document(inspect.cleandoc(constant.value), Origin(str(path), constant.lineno))
+        for table in tables
+        for constant in table.values
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+    ]
     yield from _without_excerpts(documents)
 
 

@@ -59,13 +59,15 @@ class Conversation:
 
         Rows that ask the same thing therefore never stand on both sides.
         """
-        first = next(i for i, m in enumerate(self.messages) if m.role == "assistant" and i >= self.scored_from)
+        first = next(
+            i for i, m in enumerate(self.messages) if m.role == "assistant" and i >= self.scored_from
+        )
         return said(self.messages[:first]) or said(self.messages)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt and two continuations, the first one preferred. A continuation starts and ends with an assistant's turn."""
+    """A prompt and two continuations, the first one preferred; each starts and ends with an assistant's turn."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]

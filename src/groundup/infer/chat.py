@@ -11,8 +11,10 @@ from groundup.data.types import Message
 from groundup.errors import UserError
 from groundup.infer.about import about_model, other_models, why_nonsense
 from groundup.infer.conversation import Options, Reply, fit, fit_text, repeats, stream_reply
-from groundup.infer.load import Loaded, load_for_inference, run_of
+from groundup.infer.load import Loaded, load_for_inference
+from groundup.infer.origin import run_of
 from groundup.store import Run
+from groundup.tokenizer.template import special_tokens
 
 LEAVE = frozenset({"exit", "quit", "/exit", "/quit"})
 COMMAND = re.compile(r"/[a-z]+")
@@ -174,8 +176,10 @@ class Sitting:
                 f"the oldest {turns} forgotten.)"
             )
         reply = stream_reply(self.loaded, prompt, self.options, _write, self.turns)
-        # A question without any answer would make two of the person's turns follow each other.
-        self.messages = [*kept, Message("assistant", reply.text)] if reply.text else kept[:-1]
+        # Special tokens that were spelled out letter by letter would be refused in every later prompt. A question
+        # without any answer is forgotten: two of a person's turns in a row are no conversation.
+        said = special_tokens(self.loaded.tokenizer).sub("", reply.text)
+        self.messages = [*kept, Message("assistant", said)] if said else kept[:-1]
         return reply
 
     def continue_text(self, line: str) -> Reply:

@@ -62,7 +62,7 @@ def fit(loaded: Loaded, messages: Sequence[Message], max_new_tokens: int) -> tup
 
 def fit_text(loaded: Loaded, text: str) -> list[int]:
     """The prompt for a base model: the text itself, with the tokenizer's own beginning. UserError if too long."""
-    prompt = list(loaded.tokenizer(text)["input_ids"])
+    prompt = list(loaded.tokenizer(text, verbose=False)["input_ids"])
     if len(prompt) >= loaded.context_tokens:
         raise too_long(len(prompt), loaded)
     return prompt

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from groundup import hub
 from groundup.config.schema import ChatSettings
 from groundup.errors import UserError
 from groundup.hub import ModelSource
+from groundup.infer.origin import chat_settings, planned_dtype, run_of
 from groundup.machine import choose_dtype, measure_dtypes, probe
 from groundup.model import BaseLLM, ModelConfig, convert_gguf, load_adapter, load_model, merge_lora
 from groundup.store import Run, files
 from groundup.tokenizer import chat as templates
 from groundup.tokenizer import load_tokenizer
+from groundup.tokenizer.load import FILES
 
-MEASURE_SECONDS = 0.3
+MEASURE_SECONDS = 1.0
 MEASURE_TOKENS = 16  # rows of a product while answers are generated: few
 
 
@@ -33,7 +34,6 @@ class Loaded:
     chat: ChatSettings
     stop_tokens: tuple[int, ...]
     folder: Path  # of its weights, or of its adapter
-    dtype_reason: str = ""
 
     @property
     def has_template(self) -> bool:
@@ -53,17 +53,17 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     """Load a folder, an adapter with its base, or a GGUF file (converted once).
 
     run: where the chat settings come from and conversions go; default: the run whose folder the model lies in,
-    so that training, evaluation and chat render alike. dtype: "float32", "bfloat16", or "auto": the faster one
-    here. An adapter stays attached, in float32, as it was trained. Raises UserError.
+    so that training, evaluation and chat render alike. dtype: "float32", "bfloat16", or "auto": as
+    the model was trained in that run, else the faster one here. An adapter stays attached, in float32, as it was trained. Raises UserError.
     """
     if isinstance(source, str):
         source = hub.resolve_model(source, run)
     run = run or run_of(source.path)
     base, adapters = base_of(source)
     folder = plain_folder(base, run)
-    device, reason = probe().device, ""
+    device = probe().device
     if dtype == "auto":
-        dtype, reason = fast_dtype(folder, device)
+        dtype = planned_dtype(run, source.path) or fast_dtype(folder, device)
     model = load_model(folder, dtype, device, trainable=False)
     for number, adapter in enumerate(adapters):
         if number:
@@ -72,8 +72,14 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     model.eval()
     tokenizer = load_tokenizer(tokenizer_folder([*reversed(adapters), folder]))
     chat = chat_settings(run)
-    stop_tokens = templates.stop_tokens(tokenizer, chat)
-    return Loaded(model, tokenizer, source.name, chat, stop_tokens, source.path, reason)
+    stop_tokens = {*templates.stop_tokens(tokenizer, chat), *_declared_stop_tokens(model)}
+    return Loaded(model, tokenizer, source.name, chat, tuple(sorted(stop_tokens)), source.path)
+
+
+def _declared_stop_tokens(model: BaseLLM) -> Iterable[int]:
+    """What generation_config.json says ends a text; some models name several tokens there."""
+    declared = model.generation_config.get("eos_token_id")
+    return () if declared is None else [declared] if isinstance(declared, int) else declared
 
 
 def base_of(source: ModelSource) -> tuple[ModelSource, list[Path]]:
@@ -105,31 +111,12 @@ def cache_folder() -> Path:
 
 def tokenizer_folder(folders: list[Path]) -> Path:
     """The first of the folders that holds a tokenizer; the last one if none does, for its error message."""
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), folders[-1])
+    return next((folder for folder in folders if any((folder / name).is_file() for name in FILES)), folders[-1])
 
 
-def run_of(path: Path) -> Run | None:
-    """The run that a model folder lies in: RUN/STAGE/final or RUN/models/NAME."""
-    for folder in path.resolve().parents[:2]:
-        if Run(folder).recipe.is_file():
-            return Run.open(folder, create=False)
-    return None
-
-
-def chat_settings(run: Run | None) -> ChatSettings:
-    """The run's chat settings; the defaults where there is no run."""
-    written = run.read_recipe().get("chat") if run else None
-    try:
-        return ChatSettings(**(written or {}))
-    except (ValidationError, TypeError) as error:
-        where = str(run.recipe) if run else ""
-        raise UserError("the run's chat settings cannot be read", where=where, why=str(error)) from error
-
-
-def fast_dtype(folder: Path, device: str) -> tuple[str, str]:
-    """The faster dtype for this model's products while few rows are decoded, and why."""
+def fast_dtype(folder: Path, device: str) -> str:
+    """The dtype that multiplies this model's matrices faster here, by a short measurement."""
     shape = ModelConfig.from_folder(folder)
     inner, outer = shape.num_attention_heads * shape.head_dim, shape.hidden_size
     sides = [(outer, inner), (outer, shape.intermediate_size), (shape.intermediate_size, outer)]
-    return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))
+    return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))[0]

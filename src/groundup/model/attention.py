@@ -75,15 +75,17 @@ class ForestAttention:
         self.window_L = windows
         self.chains = chains(batch)
         self.buckets: dict[int | None, list[_Bucket]] = {}
-        if batch.token_T.device.type == "cpu" and not plain:
-            self.buckets = {window: _make_buckets(self.chains, window) for window in set(windows)}
+        self.plain = plain or batch.token_T.device.type != "cpu"
 
     def __call__(self, layer: int, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor) -> Tensor:
         """[T, H, d] from queries [T, H, d] and keys and values [T, K, d] (rotary embedding applied)."""
         window = self.window_L[layer]
-        if window in self.buckets:
-            return _BucketAttention.apply(query_THd, key_TKd, value_TKd, self.buckets[window])
-        return plain_attention(query_THd, key_TKd, value_TKd, self.chains, window)
+        if self.plain:
+            return plain_attention(query_THd, key_TKd, value_TKd, self.chains, window)
+        if window not in self.buckets:
+            heads = (key_TKd.shape[1], query_THd.shape[1] // key_TKd.shape[1])
+            self.buckets[window] = _make_buckets(self.chains, window, heads, query_THd.dtype)
+        return _BucketAttention.apply(query_THd, key_TKd, value_TKd, self.buckets[window])
 
 
 def plain_attention(
@@ -135,14 +137,20 @@ class _Bucket:
     """[B * n]; padding points at the tile's first query."""
     key_place: Tensor
     """[B * m]; padding points at the tile's first key, which no true query takes for it."""
-    hidden_Bnm: Tensor
+    shape: tuple[int, int, int]
+    """(B, n, m)"""
+    bias: Tensor
+    """[B * K, n * groups, m]: minus infinity where a query must not see a key, else 0."""
     output_place: Tensor
     """[true queries]: which of the B * n rows are true, in the row's order within each tile."""
     true_query: Tensor
     """[true queries]: their places in the row."""
 
 
-def _make_buckets(segments: list[Chain], window: int | None) -> list[_Bucket]:
+def _make_buckets(
+    segments: list[Chain], window: int | None, heads: tuple[int, int], dtype: torch.dtype
+) -> list[_Bucket]:
+    """`heads`: key-value heads, and query heads of each."""
     tiles = sorted(_cut(segments, window), key=lambda tile: tile.shape)
     groups: list[list[_Tile]] = []
     area = 0
@@ -156,7 +164,7 @@ def _make_buckets(segments: list[Chain], window: int | None) -> list[_Bucket]:
                 continue
         groups.append([tile])
         area = true_area
-    return [_bucket(group, window) for group in groups]
+    return [_bucket(group, window, heads, dtype) for group in groups]
 
 
 def _cut(segments: list[Chain], window: int | None) -> list[_Tile]:
@@ -170,7 +178,7 @@ def _cut(segments: list[Chain], window: int | None) -> list[_Tile]:
     return tiles
 
 
-def _bucket(tiles: list[_Tile], window: int | None) -> _Bucket:
+def _bucket(tiles: list[_Tile], window: int | None, heads: tuple[int, int], dtype: torch.dtype) -> _Bucket:
     queries, keys = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     query_Bn = torch.zeros(len(tiles), queries, dtype=torch.int64)
     key_Bm = torch.zeros(len(tiles), keys, dtype=torch.int64)
@@ -189,9 +197,15 @@ def _bucket(tiles: list[_Tile], window: int | None) -> _Bucket:
     key_B1 = torch.tensor([tile.first_key for tile in tiles])[:, None, None]
     query_place = torch.minimum(query_B1 + torch.arange(queries)[None, :, None], last_B11)
     visible_Bnm = _visible(query_place, key_B1 + torch.arange(keys)[None, None, :], window)
+    bias_Bnm = torch.zeros(visible_Bnm.shape, dtype=dtype).masked_fill_(~visible_Bnm, -math.inf)
     output_place = true_Bn.flatten().nonzero()[:, 0]
     return _Bucket(
-        query_Bn.flatten(), key_Bm.flatten(), ~visible_Bnm, output_place, query_Bn.flatten()[output_place]
+        query_place=query_Bn.flatten(),
+        key_place=key_Bm.flatten(),
+        shape=(len(tiles), queries, keys),
+        bias=bias_Bnm.repeat_interleave(heads[0], 0).repeat_interleave(heads[1], 1),
+        output_place=output_place,
+        true_query=query_Bn.flatten()[output_place],
     )
 
 
@@ -206,7 +220,7 @@ class _BucketAttention(torch.autograd.Function):
         ctx: Any, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, buckets: list[_Bucket]
     ) -> Tensor:
         heads = key_TKd.shape[1]
-        elements = query_THd.shape[1] * sum(bucket.hidden_Bnm.numel() for bucket in buckets)
+        elements = sum(bucket.bias.numel() for bucket in buckets)
         keep = any(ctx.needs_input_grad) and elements <= KEPT_PROBABILITIES
         output_THd = torch.empty_like(query_THd)
         kept = []
@@ -246,30 +260,26 @@ def _probabilities(query_THd: Tensor, key_TKd: Tensor, bucket: _Bucket) -> Tenso
     """[B * K, n * groups, m]"""
     heads, dim = key_TKd.shape[1:]
     query = _fold(query_THd.index_select(0, bucket.query_place), bucket, heads)
-    tiles, queries, keys = bucket.hidden_Bnm.shape
-    score = torch.bmm(query.mul_(dim**-0.5), _keys(key_TKd, bucket).mT)
-    hidden = bucket.hidden_Bnm[:, None, :, None, :]
-    score.view(tiles, heads, queries, -1, keys).masked_fill_(hidden, -math.inf)
-    return torch.softmax(score, dim=-1)
+    return torch.baddbmm(bucket.bias, query, _keys(key_TKd, bucket).mT, alpha=dim**-0.5).softmax(dim=-1)
 
 
 def _fold(x: Tensor, bucket: _Bucket, heads: int) -> Tensor:
     """[B * n, H, d] to [B * K, n * groups, d], in memory of its own."""
-    tiles, queries, _ = bucket.hidden_Bnm.shape
+    tiles, queries, _ = bucket.shape
     grouped = x.view(tiles, queries, heads, -1, x.shape[-1]).transpose(1, 2)
     return grouped.reshape(tiles * heads, -1, x.shape[-1])
 
 
 def _unfold(folded: Tensor, bucket: _Bucket, heads: int, all_heads: int) -> Tensor:
     """[B * K, n * groups, d] to [B * n, H, d]"""
-    tiles, queries, _ = bucket.hidden_Bnm.shape
+    tiles, queries, _ = bucket.shape
     grouped = folded.view(tiles, heads, queries, -1, folded.shape[-1]).transpose(1, 2)
     return grouped.reshape(tiles * queries, all_heads, folded.shape[-1])
 
 
 def _keys(x_TKd: Tensor, bucket: _Bucket) -> Tensor:
     """[B * K, m, d]"""
-    tiles, _, keys = bucket.hidden_Bnm.shape
+    tiles, _, keys = bucket.shape
     heads, dim = x_TKd.shape[1:]
     gathered = x_TKd.index_select(0, bucket.key_place).view(tiles, keys, heads, dim)
     return gathered.transpose(1, 2).reshape(tiles * heads, keys, dim)
@@ -277,14 +287,14 @@ def _keys(x_TKd: Tensor, bucket: _Bucket) -> Tensor:
 
 def _true_rows(grad_THd: Tensor, bucket: _Bucket) -> Tensor:
     """Gradients of the outputs [B * n, H, d], zero where a query is padding."""
-    tiles, queries, _ = bucket.hidden_Bnm.shape
+    tiles, queries, _ = bucket.shape
     rows = grad_THd.new_zeros(tiles * queries, *grad_THd.shape[1:])
     return rows.index_copy_(0, bucket.output_place, grad_THd.index_select(0, bucket.true_query))
 
 
 def _add(total_TKd: Tensor, bucket: _Bucket, grad: Tensor) -> None:
     """Add [B * K, m, d] at the keys' places; a parent's key has one place in many tiles."""
-    tiles, _, keys = bucket.hidden_Bnm.shape
+    tiles, _, keys = bucket.shape
     heads, dim = total_TKd.shape[1:]
     rows = grad.view(tiles, heads, keys, dim).transpose(1, 2).reshape(tiles * keys, heads, dim)
     total_TKd.index_add_(0, bucket.key_place, rows.to(total_TKd.dtype))

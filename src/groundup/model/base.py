@@ -23,6 +23,7 @@ from groundup.errors import UserError
 from groundup.model.attention import ForestAttention
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
+from groundup.model.functions import rms_norm
 from groundup.model.head import Head
 from groundup.model.rope import frequencies, rotate
 
@@ -189,7 +190,7 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm (arXiv 1910.07467), in float32; rounded before the weight, as Hugging Face does."""
+    """Root mean square norm (arXiv 1910.07467)."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -197,9 +198,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return normed.to(x.dtype) * self.weight.to(x.dtype)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps)
 
 
 @torch.no_grad()

@@ -7,22 +7,22 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
 from groundup.model.base import BaseLLM, Linear
+from groundup.model.functions import lora_linear
 
 
 class Factor(nn.Module):
-    """One of the two small matrices; a module of its own, so that its name is PEFT's."""
+    """One of the two small matrices: a module of its own, so that its name is PEFT's and it reads its own weight."""
 
     def __init__(self, in_features: int, out_features: int, device: torch.device) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(out_features, in_features, dtype=torch.float32, device=device))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
 
 
 class LoraLinear(Linear):
@@ -37,7 +37,9 @@ class LoraLinear(Linear):
         self.lora_B = Factor(settings.r, outputs, base.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.lora_B(self.lora_A(x) * self.scaling)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight, a, b = self.weight.to(x.dtype), self.lora_A(x.dtype), self.lora_B(x.dtype)
+        return lora_linear(x, weight, bias, a, b, self.scaling)
 
     @torch.no_grad()
     def merged(self) -> Linear:

@@ -86,4 +86,7 @@ def _turn(x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
     half = x_THd.shape[-1] // 2
     first, second = x_THd[..., :half], x_THd[..., half:]
     cos, sin = cos_Td[:, None], sin_Td[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    turned = torch.empty_like(x_THd)
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., half:]).addcmul_(first, sin)
+    return turned

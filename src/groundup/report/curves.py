@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from groundup.report import wording
 from groundup.report.reading import Points, StageRecord
@@ -85,7 +86,8 @@ def draw_curves(stage: StageRecord) -> list[Plot]:
     logged = {name for line in stage.metrics for name in line}
     others = sorted({name.removeprefix("eval_") for name in logged - known} - known)
     panels = PANELS + tuple(
-        Panel(re.sub(r"\W", "_", name), wording.metric(name).label, _train_and_held_out(name)) for name in others
+        Panel(re.sub(r"\W", "_", name), wording.metric(name).label, _train_and_held_out(name))
+        for name in others
     )
     drawn = []
     for panel in panels:
@@ -96,7 +98,7 @@ def draw_curves(stage: StageRecord) -> list[Plot]:
 
 
 def _draw(stage_name: str, panel: Panel, series: dict[Line, Points]) -> Plot:
-    style = {
+    style: Any = {
         "svg.fonttype": "none",  # letters stay letters: small, sharp, in the page's font
         "svg.hashsalt": f"{stage_name}-{panel.key}",  # equal input, equal file; ids differ between the page's plots
         "font.size": 9,
@@ -107,12 +109,15 @@ def _draw(stage_name: str, panel: Panel, series: dict[Line, Points]) -> Plot:
         "axes.labelcolor": GREY,
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+        labelled = len(panel.lines) > 1
+        figure = Figure(figsize=(4.6, 2.8))
+        axes = figure.add_axes(
+            (0.14, 0.17, 0.84, 0.66 if labelled else 0.78)
+        )  # the same in all: axes line up
         for line, points in series.items():
             if points:
                 _draw_line(axes, line, points)
-        _dress(axes, labelled=len(panel.lines) > 1)
+        _dress(axes, panel, labelled)
         text = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
@@ -124,24 +129,32 @@ def _draw_line(axes: Axes, line: Line, points: Points) -> None:
     held_out = line.metric.startswith("eval_")
     if held_out or len(points) < MANY_POINTS:
         dashes, marker = ("--", "o") if held_out else ("-", "o" if len(points) < 3 else "")
-        axes.plot(steps, values, color=line.color, label=line.label, linestyle=dashes, marker=marker, markersize=4)
+        axes.plot(
+            steps, values, color=line.color, label=line.label, linestyle=dashes, marker=marker, markersize=4
+        )
         return
-    axes.plot(steps, values, color=line.color, linewidth=0.8, alpha=0.3)
+    axes.plot(steps, values, color=line.color, linewidth=0.8, alpha=0.4)
     window = len(points) // 20
-    means = [sum(part) / len(part) for i in range(len(values)) if (part := values[max(0, i - window) : i + window + 1])]
+    means = [
+        sum(part) / len(part)
+        for i in range(len(values))
+        if (part := values[max(0, i - window) : i + window + 1])
+    ]
     axes.plot(steps, means, color=line.color, label=line.label)
 
 
-def _dress(axes: Axes, labelled: bool) -> None:
+def _dress(axes: Axes, panel: Panel, labelled: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.22, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    if wording.metric(panel.lines[0].metric).form == "percent":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("step")
     if labelled:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handlelength=1.6)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.03, 0.99), ncols=2, frameon=False, handlelength=1.6)
 
 
 def _in_words(panel: Panel, series: dict[Line, Points]) -> str:
@@ -161,5 +174,7 @@ def _tidy(svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
     svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round" ', 1)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # it would style the page
+    svg = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL
+    )  # it would style the page
     return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)

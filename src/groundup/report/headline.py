@@ -38,12 +38,12 @@ def summary(record: RunRecord) -> str:
     sentences = [_base_model(stage) for stage in record.finished("pretrain")]
     moved = _moved(record)
     if moved:
-        told = [
-            f"{_spoken(item)} {item.verb} from {wording.value(item.metric, item.before)}"
+        told = " and ".join(
+            f"{wording.metric(item.metric).label.lower()} {item.verb} from {wording.value(item.metric, item.before)}"
             f" to {wording.value(item.metric, item.after)}"
             for item in moved
-        ]
-        sentences.append(f"On held-out rows, {', and '.join(told)}.")
+        )
+        sentences.append(f"On held-out rows, {told}.")
     missing = [stage.name for stage in record.stages if not stage.finished]
     if missing:
         sentences.append(f"Not finished yet: {', '.join(missing)}.")
@@ -56,7 +56,9 @@ def tiles(record: RunRecord) -> list[Tile]:
     for stage in record.finished("pretrain"):
         if (bits := stage.held_out("after").get("bits_per_byte")) is not None:
             others = " · ".join(f"{name} {wording.digits(n)}" for name, n in _baselines(stage).items())
-            found.append(Tile(f"Bits per byte, {stage.name}", wording.digits(bits), others or "held-out text"))
+            found.append(
+                Tile(f"Bits per byte, {stage.name}", wording.digits(bits), others or "held-out text")
+            )
     for item in _moved(record):
         shown = (wording.value(item.metric, number) for number in (item.after, item.before))
         found.append(Tile(wording.metric(item.metric).label, next(shown), item.note, next(shown)))
@@ -72,10 +74,14 @@ def _base_model(stage: StageRecord) -> str:
     bits = stage.held_out("after").get("bits_per_byte")
     if bits is None:
         return ""
-    origin = f"trained on from {stage.settings['model']}" if stage.settings.get("model") else "trained from scratch"
-    others = [f"{name} {wording.digits(number)}" for name, number in _baselines(stage).items()]
-    compared = f", where {' and '.join(others)} bits are needed" if others else ""
-    return f"The base model, {origin}, needs {wording.digits(bits)} bits for a byte of text that it never saw{compared}."
+    origin = (
+        f"trained on from {stage.settings['model']}"
+        if stage.settings.get("model")
+        else "trained from scratch"
+    )
+    others = ", ".join(f"{name} {wording.digits(number)}" for name, number in _baselines(stage).items())
+    compared = f" ({others})" if others else ""
+    return f"The base model, {origin}, needs {wording.digits(bits)} bits a byte on text that it never saw{compared}."
 
 
 def _baselines(stage: StageRecord) -> dict[str, float]:
@@ -101,8 +107,3 @@ def _moved(record: RunRecord) -> list[Moved]:
             if before is not None and after is not None:
                 found.append(Moved(name, before, after, f"before → after {stage.name}"))
     return found
-
-
-def _spoken(item: Moved) -> str:
-    label = wording.metric(item.metric).label
-    return f"{label[0].lower()}{label[1:]} ({item.note})"

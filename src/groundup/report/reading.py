@@ -27,15 +27,29 @@ class StageRecord:
         """(step, value) of every finite value, by step; of a step logged twice, before and after a resume, the last."""
         values = {
             line["step"]: float(line[metric])
-            for line in self.metrics
+            for line in map(_without_ties, self.metrics)
             if isinstance(line.get(metric), (int, float)) and math.isfinite(line[metric])
         }
         return sorted(values.items())
 
     def held_out(self, moment: str) -> dict[str, float]:
         """Metrics on held-out rows `before` or `after` the stage, without their prefix `eval_`."""
-        values = self.result.get(moment) or {}
-        return {name.removeprefix("eval_"): value for name, value in values.items() if isinstance(value, (int, float))}
+        values = _without_ties(self.result.get(moment) or {})
+        return {
+            name.removeprefix("eval_"): value
+            for name, value in values.items()
+            if isinstance(value, (int, float))
+        }
+
+
+def _without_ties(values: dict[str, Any]) -> dict[str, Any]:
+    """A model compared with itself prefers nothing: its accuracy of 0 would look like a preference for the rejected."""
+    tied = [
+        f"{prefix}rewards/accuracies"
+        for prefix in ("", "eval_")
+        if values.get(f"{prefix}rewards/margins") == 0
+    ]
+    return {name: value for name, value in values.items() if name not in tied}
 
 
 @dataclass(frozen=True)

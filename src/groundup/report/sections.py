@@ -32,13 +32,17 @@ class Section:
     rows: tables.RowsView | None
     plots: list[Plot]
     samples: list[tables.Generation]
+    samples_title: str
+    samples_open: bool
+    """A base model's texts stand nowhere else; answers stand side by side in the evaluation, once there is one."""
     dropped: list[dict[str, str]]
     plan: list[tuple[str, str]]
     settings: list[tuple[str, str]]
 
 
-def section(stage: StageRecord) -> Section:
-    """What the report says of one finished stage, of whatever kind."""
+def section(stage: StageRecord, evaluated: bool) -> Section:
+    """What the report says of one finished stage, of whatever kind. `evaluated`: an evaluation shows answers too."""
+    from_text = stage.kind == "pretrain"
     return Section(
         name=stage.name,
         title=TITLES.get(stage.kind, stage.kind),
@@ -48,6 +52,10 @@ def section(stage: StageRecord) -> Section:
         rows=tables.rows_accounted(stage.result.get("rows")),
         plots=draw_curves(stage),
         samples=tables.samples_of(stage),
+        samples_title="How it goes on with a text"
+        if from_text
+        else "Answers to held-out prompts, before and after",
+        samples_open=from_text or not evaluated,
         dropped=stage.result.get("dropped") or [],
         plan=pairs(stage.result.get("plan") or {}),
         settings=pairs({key: item for key, item in stage.settings.items() if key != "kind"}),
@@ -96,7 +104,9 @@ def _sentence(stage: StageRecord) -> str:
             f" logits differ by at most {result['max_logit_difference']:.1e}."
         )
     if stage.kind == "eval":
-        return f"{len(result['models'])} models on the same held-out rows; the numbers and answers stand above."
+        return (
+            f"{len(result['models'])} models on the same held-out rows; the numbers and answers stand above."
+        )
     return ""
 
 

@@ -73,23 +73,29 @@ class Generation:
 def before_and_after(stage: StageRecord) -> Table | None:
     """Held-out metrics of a training stage."""
     before, after = stage.held_out("before"), stage.held_out("after")
-    note = ""
-    if before.get("rewards/margins") == 0:  # compared with itself, the model prefers nothing
-        before.pop("rewards/accuracies", None)
-        note = "Rewards compare with the model that the stage started from, so before it they are zero."
+    compared = "Rewards compare with the model that the stage started from, so before it they are zero."
     rows = [
         Row(
             wording.metric(name).heading,
             [
                 Cell(wording.value(name, before.get(name))),
                 Cell(wording.value(name, after.get(name))),
-                Cell(*wording.change(name, before.get(name), after.get(name))),
+                _changed(name, before.get(name), after.get(name)),
             ],
             name,
         )
         for name in _ordered([before, after])
     ]
-    return Table(["before", "after", "change"], rows, note) if rows else None
+    return (
+        Table(["before", "after", "change"], rows, compared if "rewards/margins" in after else "")
+        if rows
+        else None
+    )
+
+
+def _changed(name: str, before: float | None, after: float | None) -> Cell:
+    text, verdict = wording.change(name, before, after)
+    return Cell(text, verdict=verdict)
 
 
 def models_compared(models: list[dict[str, Any]]) -> Table | None:
@@ -128,7 +134,9 @@ def rows_accounted(ledger: dict[str, Any] | None) -> RowsView | None:
         number = sum(n for _, n in reasons) if isinstance(fate, dict) else fate
         if number or key == "kept":
             shown = [(reason, wording.count(n)) for reason, n in reasons]
-            parts.append((number, Part(key, words, wording.count(number), 100 * number / max(total, 1), shown)))
+            parts.append(
+                (number, Part(key, words, wording.count(number), 100 * number / max(total, 1), shown))
+            )
     balanced = total == sum(number for number, _ in parts)
     return RowsView(wording.count(total), [part for _, part in parts], balanced)
 
@@ -146,15 +154,16 @@ def samples_of(stage: StageRecord) -> list[Generation]:
 
 
 def side_by_side(generations: list[dict[str, Any]]) -> list[Generation]:
-    """An evaluation's prompts, each with the reference and every model's answer."""
-    return [
-        Generation(
-            item["prompt"],
-            [Answer("reference", item["reference"])] * bool(item.get("reference"))
-            + [Answer(who, text) for who, text in item["answers"].items()],
-        )
-        for item in generations
-    ]
+    """An evaluation's prompts, each with the reference and every model's answer; equal answers stand once."""
+    found = []
+    for item in generations:
+        models_by_text: dict[str, list[str]] = {}
+        for who, text in item["answers"].items():
+            models_by_text.setdefault(text, []).append(who)
+        reference = [Answer("reference", item["reference"])] if item.get("reference") else []
+        answers = [Answer(", ".join(models), text) for text, models in models_by_text.items()]
+        found.append(Generation(item["prompt"], reference + answers))
+    return found
 
 
 def _ordered(metrics: Iterable[dict[str, Any]]) -> list[str]:

@@ -32,6 +32,7 @@ def build_view(record: RunRecord) -> View:
     """The last evaluation stands on top; every finished stage has a section of its own."""
     evaluated = record.finished("eval")
     last = evaluated[-1].result if evaluated else {}
+    generations = tables.side_by_side(last.get("generations") or [])
     environment = dict(record.environment)
     packages, variables = environment.pop("packages", {}), environment.pop("variables", {})
     return View(
@@ -41,8 +42,8 @@ def build_view(record: RunRecord) -> View:
         stages=[(stage.name, stage.finished) for stage in record.stages],
         tiles=tiles(record),
         models=tables.models_compared(last.get("models") or []),
-        generations=tables.side_by_side(last.get("generations") or []),
-        sections=[section(stage) for stage in record.finished()],
+        generations=generations,
+        sections=[section(stage, evaluated=bool(generations)) for stage in record.finished()],
         environment=pairs({**environment, **variables}),
         packages=list(packages.items()),
         recipe=record.recipe_text,
@@ -63,9 +64,13 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
     ]
     unfinished = not all(stage.finished for stage in record.stages)
     commands.append(("Explore the curves", f"tensorboard --logdir {root}"))
-    commands.append((
-        "Go on where it stopped" if unfinished else "Change the recipe and run it again; what stays the same is reused",
-        f"groundup run {root}/recipe.yaml --out {root}",
-    ))
+    commands.append(
+        (
+            "Go on where it stopped"
+            if unfinished
+            else "Change the recipe and run it again; what stays the same is reused",
+            f"groundup run {root}/recipe.yaml --out {root}",
+        )
+    )
     commands.append(("See whether this machine is still the same", f"groundup doctor --against {root}"))
     return commands

@@ -65,15 +65,15 @@ def change(name: str, before: float | None, after: float | None) -> tuple[str, s
 
 
 def digits(number: float) -> str:
-    """1,234 · 123.4 · 1.234 · 2.5e-05, with a real minus sign; whole numbers stay whole."""
+    """1,234 · 123.4 · 12.34 · 1.234 · 2.5e-05, with a real minus sign; whole numbers stay whole."""
     size = abs(number)
     if number == int(number) or size >= 1000:
         text = f"{number:,.0f}"
-    elif size >= 100:
-        text = f"{number:.1f}"
+    elif size >= 10:
+        text = f"{number:.1f}" if size >= 100 else f"{number:.2f}"
     else:
         text = f"{number:.3f}" if size >= 0.0095 else f"{number:.1e}"
-    return text.replace("-", "−", 1) if number < 0 else text
+    return text.replace("-", "−", 1) if number < 0 else text.lstrip("-")
 
 
 def count(number: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from groundup import console
 from groundup.batch import Record
 from groundup.config.schema import DataSettings
-from groundup.data import Ledger, recognise
+from groundup.data import Ledger, holds_pairs
 from groundup.errors import UserError
 from groundup.eval import evaluate_records
 from groundup.eval.answers import answer_prompts
@@ -35,7 +35,6 @@ class Compared:
 def run(context: Context) -> dict[str, Any]:
     """Metrics of each model on held-out conversations and pairs, and their answers side by side."""
     settings = context.settings
-    context.stage.quarantine.unlink(missing_ok=True)
     ledger = Ledger(context.stage.quarantine)
     conversations, pairs = heldout_items(context, ledger)
     models, answers = [], {}
@@ -77,9 +76,9 @@ def heldout_items(context: Context, ledger: Ledger) -> tuple[list[Item], list[It
     """Conversations and pairs: of `data`, or what the chain's stages held out."""
     settings = context.settings
     if settings.data is not None:
-        kind = recognise(settings.data).kind
-        items = read_items(settings.data, ledger, kind)
-        return (items, []) if kind == "conversations" else ([], items)
+        if holds_pairs(settings.data):
+            return [], read_items(settings.data, ledger, "pairs")
+        return read_items(settings.data, ledger, "conversations"), []
     found: dict[str, list[Item]] = {"sft": [], "dpo": []}
     for name in stages_before(context.recipe, context.name):
         path = context.run.stage(name).data / "heldout.jsonl"

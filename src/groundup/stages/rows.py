@@ -15,7 +15,6 @@ from groundup.data import (
     Ledger,
     Message,
     Pair,
-    as_row,
     content_hash,
     read_conversations,
     read_pairs,
@@ -60,7 +59,6 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
     Raises UserError when too many rows are unusable, or nothing is left to train or evaluate on.
     """
     settings, stage = context.settings, context.stage
-    stage.quarantine.unlink(missing_ok=True)
     ledger = Ledger(stage.quarantine)
     kind = "pairs" if settings.kind in PAIR_KINDS else "conversations"
     items = unique(read_items(settings.data, ledger, kind), ledger)
@@ -102,7 +100,7 @@ def unique(items: Sequence[Item], ledger: Ledger) -> list[Item]:
     for item in items:
         key = content_hash(_line(as_row(item)))
         if key in seen:
-            ledger.deduplicate()
+            ledger.deduplicate_kept()
         else:
             seen.add(key)
             kept.append(item)
@@ -114,7 +112,7 @@ def without(items: Sequence[Item], heldout: Sequence[Item], ledger: Ledger) -> l
     held = {item.key for item in heldout}
     kept = [item for item in items if item.key not in held]
     for _ in range(len(items) - len(kept)):
-        ledger.filter("its prompt is held out")
+        ledger.filter_kept("its prompt is held out")
     return kept
 
 
@@ -135,12 +133,11 @@ class Renderer:
                 try:
                     rendered = self.render(item)
                 except BadConversation as error:
-                    ledger.quarantine(item.origin, str(error), as_row(item))
+                    ledger.quarantine_kept(item.origin, str(error), as_row(item))
                     continue
                 if max(len(one.token) for one in rendered) > self.max_length:
-                    ledger.filter(f"longer than {self.max_length} tokens")
+                    ledger.filter_kept(f"longer than {self.max_length} tokens")
                     continue
-                ledger.keep()
                 yield item, tuple(Chain(one.token, one.scored) for one in rendered)
 
     def render(self, item: Item) -> tuple[Rendered, ...]:
@@ -163,6 +160,19 @@ def prompt_of(item: Item) -> Prompt:
     if isinstance(item, Pair):
         return Prompt(tuple(item.prompt), item.chosen[-1].content)
     return Prompt(tuple(item.messages[:-1]), item.messages[-1].content)
+
+
+def as_row(item: Item) -> dict[str, Any]:
+    """The item as a row in TRL's layout, which reads back as the same item."""
+    if isinstance(item, Pair):
+        sides = {"prompt": item.prompt, "chosen": item.chosen, "rejected": item.rejected}
+    elif item.scored_from:
+        sides = {"prompt": item.messages[: item.scored_from], "completion": item.messages[item.scored_from :]}
+    else:
+        sides = {"messages": item.messages}
+    row: dict[str, Any] = {name: [message.as_dict() for message in messages] for name, messages in sides.items()}
+    tools = getattr(item, "tools", None)
+    return row | ({"tools": list(tools)} if tools else {})
 
 
 def _line(row: dict[str, Any]) -> str:

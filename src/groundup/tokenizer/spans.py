@@ -7,7 +7,6 @@ then stands after the mark is what follows the answer, and its length says where
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, NamedTuple
 
@@ -55,7 +54,9 @@ def _start(
     content = _common(before, text)
     try:
         prompt = template.fill(rows[:index], add_generation_prompt=True)
-    except BadConversation:  # many templates refuse to answer nobody: the conversation begins with this answer
+    except (
+        BadConversation
+    ):  # many templates refuse to answer nobody: the conversation begins with this answer
         return content
     if text.startswith(prompt):
         if text[len(prompt) : content].strip() and template.fill(rows[:index]) == prompt:
@@ -71,7 +72,12 @@ def _start(
 
 
 def _around_mark(
-    template: Template, rows: list[dict[str, Any]], index: int, mark: str, *, add_generation_prompt: bool = False
+    template: Template,
+    rows: list[dict[str, Any]],
+    index: int,
+    mark: str,
+    *,
+    add_generation_prompt: bool = False,
 ) -> tuple[str, str]:
     """What stands before and after the mark when it is all that message number `index` says."""
     marked = [*rows[:index], {"role": rows[index]["role"], "content": mark}, *rows[index + 1 :]]
@@ -87,7 +93,7 @@ def _end_of_turn(template: Template, text: str, content_end: int) -> re.Match[st
     if not found:
         raise UserError(
             "The chat template writes no end-of-turn token after an answer.",
-            why=f"after the answer stands {text[content_end : content_end + 20]!r}, so the model would not learn to stop",
+            why=f"what follows is {text[content_end : content_end + 20]!r}, so the model would not learn to stop",
             fix="end assistant turns of the template with a special token, such as eos_token",
         )
     return found
@@ -95,7 +101,8 @@ def _end_of_turn(template: Template, text: str, content_end: int) -> re.Match[st
 
 def _common(first: str, second: str) -> int:
     """How many characters two texts share at their beginning."""
-    return len(os.path.commonprefix([first, second]))
+    pairs = enumerate(zip(first, second))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _unused(text: str) -> str:

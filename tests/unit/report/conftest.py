@@ -93,7 +93,12 @@ def finish_pretrain(run: Run) -> None:
                     "after": "a new object with the same name.\n\nIf the argument is not a string, it is an exception "
                     "that is raised when the file is not found.",
                 },
-                {"prompt": "The statement ", "reference": None, "before": "", "after": "is a list of names of the module."},
+                {
+                    "prompt": "The statement ",
+                    "reference": None,
+                    "before": "",
+                    "after": "is a list of names of the module.",
+                },
             ],
         },
     )
@@ -150,7 +155,9 @@ def _finish_dpo(run: Run) -> None:
         more=_preferences,
         result={
             "rows": {"in": 200, "kept": 200, "filtered": {}, "deduplicated": 0, "quarantined": {}},
-            "samples": [{"prompt": "How do I resume?", "reference": "Run it again.", "before": "Well …", "after": ""}],
+            "samples": [
+                {"prompt": "How do I resume?", "reference": "Run it again.", "before": "Well …", "after": ""}
+            ],
         },
     )
 
@@ -177,7 +184,9 @@ def _finish_data(run: Run) -> None:
     )
     tokenizer.finish("f", {"kind": "tokenizer", "vocab_size": 4096, "bytes_per_token": 3.714})
     sizes = {"train": {"documents": 7_068, "tokens": 1_322_000, "bytes": 4_912_000}}
-    shards.finish("f", {"kind": "shards", **sizes, "heldout": {"documents": 363, "tokens": 67_600, "bytes": 251_000}})
+    shards.finish(
+        "f", {"kind": "shards", **sizes, "heldout": {"documents": 363, "tokens": 67_600, "bytes": 251_000}}
+    )
 
 
 def _finish_end(run: Run) -> None:
@@ -185,7 +194,12 @@ def _finish_end(run: Run) -> None:
     merge.started("f")
     merge.finish("f", {"kind": "merge", "max_logit_difference": 3.4e-6})
     evaluation.started("f")
-    numbers = {"base": (3.121, 0.41, -0.2), "sft": (1.226, 0.72, 0.9), "dpo": (1.301, 0.97, 2.4), "merge": (1.301, 0.97, 2.4)}
+    numbers = {
+        "base": (3.121, 0.41, -0.2),
+        "sft": (1.226, 0.72, 0.9),
+        "dpo": (1.301, 0.97, 2.4),
+        "merge": (1.301, 0.97, 2.4),
+    }
     answers = {
         "base": "To resume an interrupted run, you can use the following steps:\n\n1. Open the terminal\n2. Type the "
         "command\n3. Press enter\n\nThis will resume the interrupted run.",
@@ -201,7 +215,11 @@ def _finish_end(run: Run) -> None:
             "models": [
                 {
                     "name": name,
-                    "metrics": {"eval_loss": loss, "eval_preference_accuracy": share, "eval_preference_margin": margin},
+                    "metrics": {
+                        "eval_loss": loss,
+                        "eval_preference_accuracy": share,
+                        "eval_preference_margin": margin,
+                    },
                 }
                 for name, (loss, share, margin) in numbers.items()
             ],
