@@ -57,10 +57,10 @@ REASONS = (
         r"NewConnectionError|NameResolutionError|name resolution|ConnectTimeout|Network is unreachable"
         r"|ConnectionError|Read timed out|ReadTimeout",
         "The package index cannot be reached.",
-        "Check the connection. A mirror can be named in the variable PIP_INDEX_URL.",
+        "Check the connection. A mirror can be named in the variable PIP_INDEX_URL or PIP_EXTRA_INDEX_URL.",
     ),
     (
-        r"No matching distribution found for torch",
+        r"No matching distribution found for torch|The user requested torch==",
         "There is no PyTorch {torch} for this Python on this system.",
         "Use 64-bit Python 3.11 to 3.13 on Linux (glibc), macOS on Apple silicon, or Windows; or name a package index"
         " that has it in the variable PIP_EXTRA_INDEX_URL.",
@@ -160,8 +160,8 @@ def missing_modules() -> list[str]:
     return missing
 
 
-def will_do(python: str) -> bool:
-    code = f"import sys, venv, ensurepip; sys.exit(sys.version_info < {OLDEST})"
+def will_do(python: str, modules: str = "venv, ensurepip") -> bool:
+    code = f"import sys, {modules}; sys.exit(sys.version_info < {OLDEST})"
     return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
 
 
@@ -187,7 +187,7 @@ def check_machine() -> None:
 
 
 def install(test: bool) -> None:
-    if VENV_PYTHON.exists() and will_do(str(VENV_PYTHON)):
+    if VENV_PYTHON.exists() and will_do(str(VENV_PYTHON), "pip"):
         say("1/4  .venv is there")
     else:
         say("1/4  creating .venv")
@@ -270,9 +270,15 @@ def run(command: list[str], what: str, log: Path | None, may_lack: str = "") -> 
                 stream.write("\n".join([*lines, ""]))
     if process.returncode == 0:
         return True
-    if may_lack and f"No matching distribution found for {may_lack}" in "\n".join(lines):
+    if may_lack and is_lacking(may_lack, "\n".join(lines)):
         return False
     explain(what, lines, log)
+
+
+def is_lacking(requirement: str, output: str) -> bool:
+    """Whether pip failed because no index has it. Where a constraint names it too, older pips see a conflict."""
+    conflict = "ResolutionImpossible" in output and f"The user requested {requirement}" in output
+    return conflict or f"No matching distribution found for {requirement}" in output
 
 
 def watch(process: subprocess.Popen[str], lines: list[str]) -> None:

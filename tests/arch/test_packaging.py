@@ -1,7 +1,10 @@
 """What is installed: every file of the package, and tested versions of all it depends on."""
 
+import ast
 import fnmatch
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,20 @@ def test_every_data_file_is_packaged():
 def test_every_folder_with_code_is_a_package():
     folders = {file.parent for file in PACKAGE.rglob("*.py")}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_what_is_imported_is_required_and_the_reverse():
+    imported = set()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    # PyTorch needs tensorboard to write its events; transformers needs gguf to read that format
+    used = {"tensorboard", "gguf"}
+    distributions = packages_distributions()
+    for module in imported - set(sys.stdlib_module_names) - {"groundup"}:
+        used |= {canonicalize_name(name) for name in distributions.get(module, [module])}
+    required = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
+    assert used - {"ruamel-yaml-clib"} == required

@@ -91,7 +91,9 @@ def pair(request, tmp_path):
     theirs = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
-            if parameter.ndim == 1:  # norms and biases start as ones and zeros, which would hide a missing one
+            if (
+                parameter.ndim == 1
+            ):  # norms and biases start as ones and zeros, which would hide a missing one
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     theirs.save_pretrained(tmp_path / "theirs")
     return theirs, load_model(tmp_path / "theirs")
@@ -113,7 +115,8 @@ def test_decoding_token_by_token_equals_one_pass(pair):
     _, ours = pair
     cache: KVCache = ours.new_cache(capacity_tokens=8)
     steps = [
-        ours.decode(token()[None, t : t + 1], torch.tensor([[t]]), cache, torch.tensor([1])) for t in range(40)
+        ours.decode(token()[None, t : t + 1], torch.tensor([[t]]), cache, torch.tensor([1]))
+        for t in range(40)
     ]
     torch.testing.assert_close(torch.cat(steps), ours.logits(token()), atol=1e-4, rtol=1e-4)
 
@@ -127,7 +130,9 @@ def test_transformers_opens_what_we_save(pair, tmp_path):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert type(again) is type(theirs)
     with torch.no_grad():
-        torch.testing.assert_close(again(token()[None]).logits, theirs(token()[None]).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            again(token()[None]).logits, theirs(token()[None]).logits, atol=1e-5, rtol=1e-5
+        )
     for name in ("sliding_window", "layer_types", "rope_parameters", "tie_word_embeddings", "eos_token_id"):
         assert getattr(again.config, name, None) == getattr(theirs.config, name, None), name
     assert ModelConfig.from_folder(tmp_path / "ours") == ours.config
@@ -139,7 +144,10 @@ def test_older_configs_read_the_same(tmp_path):
     old = ModelConfig.from_hf(plain | {"rope_scaling": {"type": "linear", "factor": 4.0}})
     new = ModelConfig.from_hf(
         SHAPE
-        | {"model_type": "llama", "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}}
+        | {
+            "model_type": "llama",
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+        }
     )
     assert dict(old.rope_parameters) == dict(new.rope_parameters)
     theirs = transformers.LlamaConfig(**(plain | {"rope_scaling": {"type": "linear", "factor": 4.0}}))

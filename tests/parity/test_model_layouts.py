@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from groundup.batch import Chain, Record, pack_step
-from groundup.model import BaseLLM, ModelConfig, attach_lora, initialize, load_model
 from groundup.config.schema import LoraSettings
+from groundup.model import BaseLLM, ModelConfig, attach_lora, initialize, load_model
 
 SHAPE = {
     "vocab_size": 97,

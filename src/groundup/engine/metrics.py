@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from groundup.store import Stage
-from groundup.store.files import append_jsonl, write_text
+from groundup.store.files import append_jsonl, read_jsonl, to_json, write_text
 
 _NOT_CURVES = {"step", "epoch", "elapsed_seconds"}
 
@@ -19,9 +18,8 @@ class MetricLog:
     def __init__(self, stage: Stage, first_step: int) -> None:
         self._stage = stage
         if stage.metrics.exists():
-            lines = stage.metrics.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if first_step and json.loads(line)["step"] <= first_step]
-            write_text(stage.metrics, "".join(line + "\n" for line in kept))
+            kept = [line for line in read_jsonl(stage.metrics) if first_step and line["step"] <= first_step]
+            write_text(stage.metrics, "".join(to_json(line) + "\n" for line in kept))
         self._writer = SummaryWriter(str(stage.tensorboard), purge_step=first_step + 1 if first_step else None)
 
     def log(self, step: int, **values: Any) -> None:

@@ -16,7 +16,9 @@ PROBE = "The quick brown fox jumps over 13 lazy dogs.\ndef add(a, b):\n    retur
 PROBE_TOKENS = 64
 
 
-def merge_adapter(adapter: Path, base: Path, out: Path, dtype: torch.dtype | str | None = None) -> dict[str, Any]:
+def merge_adapter(
+    adapter: Path, base: Path, out: Path, dtype: torch.dtype | str | None = None
+) -> dict[str, Any]:
     """Add the adapter's product to the base model's weights, save the whole model in `out`, and read it back.
 
     adapter: a PEFT folder. base: the Hugging Face folder that it was trained on. dtype: of the saved weights;

@@ -19,7 +19,8 @@ ENOUGH_TOKENS_PER_PARAMETER = 20  # compute-optimal training, arXiv 2203.15556
 def about_model(loaded: Loaded, run: Run | None) -> str:
     """One or two lines: which model this is, how large, and which stages made it."""
     config = loaded.model.config
-    size = f"{config.model_type}, {rounded(parameter_count(loaded))} parameters, {loaded.context_tokens:,} tokens of context"
+    count = rounded(parameter_count(loaded))
+    size = f"{config.model_type}, {count} parameters, {loaded.context_tokens:,} tokens of context"
     stage = stage_of(run, loaded.folder)
     if run is None or stage is None:
         return f"{loaded.name}: {size}"
@@ -32,9 +33,13 @@ def other_models(loaded: Loaded, run: Run | None) -> dict[str, str]:
     if run is None:
         return {}
     stages, current = run.planned_stages(), stage_of(run, loaded.folder)
-    others = {name: KINDS.get(stages[name]["kind"], "") for name, _ in hub.list_models(run) if name != current}
+    others = {
+        name: KINDS.get(stages[name]["kind"], "") for name, _ in hub.list_models(run) if name != current
+    }
     began = {} if current is None else {lineage(run, current)[0]: "what it was made from"}
-    return others | {name: words for name, words in began.items() if name not in stages and name != loaded.name}
+    return others | {
+        name: words for name, words in began.items() if name not in stages and name != loaded.name
+    }
 
 
 def why_nonsense(loaded: Loaded, run: Run | None) -> str:

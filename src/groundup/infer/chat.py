@@ -160,6 +160,10 @@ class Sitting:
             if not self.interactive:
                 raise KeyboardInterrupt
             self.tell("(stopped)")
+        elif self.loaded.has_template and len(reply.token) == self.options.max_new_tokens:
+            self.tell(
+                f"(The answer ends here: it has {len(reply.token)} tokens, as --max-new-tokens allows.)"
+            )
         if repeats(reply.token):
             reason = "" if self.loaded.has_template else why_nonsense(self.loaded, self.run)
             self.tell(f"(It repeats itself. {reason or 'A higher temperature helps, or other words.'})")

@@ -133,7 +133,9 @@ def _check(prompt_tokens: Sequence[int], max_new_tokens: int, limit_tokens: int)
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}", fix="use at least 1")
     if min(prompt_tokens, default=1) == 0:
-        raise UserError("a prompt is empty", why="a model needs a token to begin with", fix="give it some text")
+        raise UserError(
+            "a prompt is empty", why="a model needs a token to begin with", fix="give it some text"
+        )
     if max(prompt_tokens, default=0) >= limit_tokens:
         raise UserError(
             f"a prompt of {max(prompt_tokens):,} tokens leaves no room for an answer",

@@ -1,4 +1,4 @@
-"""From a model's name to a model that answers: weights, adapter, tokenizer, and the chat settings it was trained with."""
+"""From a model's name to a model that answers: weights, adapter, tokenizer, and the chat settings of its run."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     """Load a folder, an adapter with its base, or a GGUF file (converted once).
 
     run: where the chat settings come from and conversions go; default: the run whose folder the model lies in,
-    so that training, evaluation and chat render alike. dtype: "float32", "bfloat16", or "auto": as
-    the model was trained in that run, else the faster one here. An adapter stays attached, in float32, as it was trained. Raises UserError.
+    so that training, evaluation and chat render alike. dtype: "float32", "bfloat16", or "auto": what the run
+    planned, else the faster one here. An adapter stays attached, in float32, as it was trained. Raises UserError.
     """
     if isinstance(source, str):
         source = hub.resolve_model(source, run)
@@ -97,7 +97,8 @@ def plain_folder(source: ModelSource, run: Run | None) -> Path:
     """A Hugging Face folder of the model; a GGUF file is converted once, into the run or a cache."""
     if source.kind == "folder":
         return source.path
-    folder = (run.models if run else cache_folder()) / f"{source.path.stem}-{files.hash_file(source.path)[:8]}"
+    name = f"{source.path.stem}-{files.hash_file(source.path)[:8]}"
+    folder = (run.models if run else cache_folder()) / name
     if not folder.is_dir():
         convert_gguf(source.path, folder)
     return folder
@@ -111,7 +112,9 @@ def cache_folder() -> Path:
 
 def tokenizer_folder(folders: list[Path]) -> Path:
     """The first of the folders that holds a tokenizer; the last one if none does, for its error message."""
-    return next((folder for folder in folders if any((folder / name).is_file() for name in FILES)), folders[-1])
+    return next(
+        (folder for folder in folders if any((folder / name).is_file() for name in FILES)), folders[-1]
+    )
 
 
 def fast_dtype(folder: Path, device: str) -> str:
@@ -119,4 +122,6 @@ def fast_dtype(folder: Path, device: str) -> str:
     shape = ModelConfig.from_folder(folder)
     inner, outer = shape.num_attention_heads * shape.head_dim, shape.hidden_size
     sides = [(outer, inner), (outer, shape.intermediate_size), (shape.intermediate_size, outer)]
-    return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))[0]
+    return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))[
+        0
+    ]

@@ -21,7 +21,14 @@ PREFIX = "base_model.model."
 _HARMLESS = {
     # What we read, or what cannot change the outputs of a trained adapter.
     *("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "task_type", "init_lora_weights"),
-    *("base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode", "lora_dropout"),
+    *(
+        "base_model_name_or_path",
+        "revision",
+        "peft_version",
+        "auto_mapping",
+        "inference_mode",
+        "lora_dropout",
+    ),
     *("exclude_modules", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core"),
     *("qalora_group_size", "runtime_config", "ensure_weight_tying"),
 }
@@ -49,7 +56,9 @@ def save_adapter(model: BaseLLM, folder: Path | str, base_name: str) -> None:
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    state = {PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in lora_state(model).items()}
+    state = {
+        PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in lora_state(model).items()
+    }
 
     def write(part: Path) -> None:
         save_file(state, part / WEIGHTS, metadata={"format": "pt"})
@@ -71,7 +80,9 @@ def load_adapter(model: BaseLLM, folder: Path | str, trainable: bool = False) ->
     settings = adapter_settings(folder)
     state = _read_state(folder)
     targets = sorted({name.rpartition(".lora_")[0] for name in state})
-    names = attach_lora(model, settings.model_copy(update={"target_modules": _targets(model, targets, folder)}))
+    names = attach_lora(
+        model, settings.model_copy(update={"target_modules": _targets(model, targets, folder)})
+    )
     wanted = lora_state(model)
     _check_fit(set(state), set(wanted), folder)
     with torch.no_grad():
@@ -114,8 +125,11 @@ def _read_state(folder: Path) -> dict[str, torch.Tensor]:
         raise UserError(
             "the adapter folder has no weights",
             where=str(folder),
-            why=f"{WEIGHTS} is missing" + ("; adapter_model.bin is a pickle, which can run any code" if pickled else ""),
-            fix="save the adapter again with PEFT's save_pretrained" if pickled else "copy the whole adapter folder",
+            why=f"{WEIGHTS} is missing"
+            + ("; adapter_model.bin is a pickle, which can run any code" if pickled else ""),
+            fix="save the adapter again with PEFT's save_pretrained"
+            if pickled
+            else "copy the whole adapter folder",
         )
     try:
         state = load_file(path)
@@ -135,7 +149,9 @@ def _targets(model: BaseLLM, targets: list[str], folder: Path) -> list[str]:
     linear = set(find_targets(model, "all-linear"))
     strange = [name for name in targets if name not in linear]
     if strange or not targets:
-        raise _unfit(folder, f"{strange[0]} is no linear layer of the model" if strange else "it adapts no layer")
+        raise _unfit(
+            folder, f"{strange[0]} is no linear layer of the model" if strange else "it adapts no layer"
+        )
     return targets
 
 
@@ -147,7 +163,10 @@ def _check_fit(found: set[str], wanted: set[str], folder: Path) -> None:
 
 def _unfit(folder: Path, why: str) -> UserError:
     return UserError(
-        "the adapter does not fit this model", where=str(folder), why=why, fix="use the base model it was trained on"
+        "the adapter does not fit this model",
+        where=str(folder),
+        why=why,
+        fix="use the base model it was trained on",
     )
 
 

@@ -3,13 +3,14 @@
 A segment's queries attend, causally and aligned at the bottom right, to the keys and values of their chain: the
 parent segment, then the segment itself. With a sliding window of w, a query sees the last w keys up to its own.
 
-`plain_attention` says this in the plainest way, one segment at a time. `_Buckets` is the same sum on a CPU: queries are cut
-into tiles, tiles of like shape share one padded batch of matrix products, and the query heads of a key-value head
-lie side by side as rows. Which tiles go together is decided once a batch, for all layers.
+`plain_attention` says this in the plainest way, one segment at a time. `_BucketAttention` is the same on a CPU:
+queries are cut into tiles, tiles of like shape share one padded batch of matrix products, and the query heads of a
+key-value head lie side by side as rows. Which tiles go together is decided once a batch, for all layers.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def _cut(segments: list[Chain], window: int | None) -> list[_Tile]:
         first, end = chain.parent_length, chain.parent_length + chain.stop - chain.start
         pieces = max(1, math.ceil((end - first) / TILE_QUERIES))
         edges = [first + (end - first) * piece // pieces for piece in range(pieces + 1)]
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             tiles.append(_Tile(chain, low, high, 0 if window is None else max(0, low - window + 1)))
     return tiles
 

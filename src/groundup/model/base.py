@@ -90,6 +90,8 @@ class BaseLLM(nn.Module):
 
 
 class Decoder(nn.Module):
+    angle: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.position_limit = config.position_limit
@@ -138,7 +140,9 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.head_dim = config.head_dim
-        queries, keys = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+        queries, keys = (
+            n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads)
+        )
         self.q_proj = Linear(config.hidden_size, queries, config.qkv_bias)
         self.k_proj = Linear(config.hidden_size, keys, config.qkv_bias)
         self.v_proj = Linear(config.hidden_size, keys, config.qkv_bias)
@@ -211,5 +215,7 @@ def initialize(model: BaseLLM, seed: int) -> BaseLLM:
         elif parameter.ndim == 1:
             parameter.fill_(1.0)
         else:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * model.config.initializer_range)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * model.config.initializer_range
+            )
     return model

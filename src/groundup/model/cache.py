@@ -77,7 +77,8 @@ class KVCache:
             self._held.append((empty, empty.clone()))
         missing = self.capacity_tokens - self._held[layer][0].shape[2]
         if missing > 0:
-            self._held[layer] = tuple(F.pad(held, (0, 0, 0, missing)) for held in self._held[layer])
+            key, value = self._held[layer]
+            self._held[layer] = F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))
         row = torch.arange(rows, device=key_TKd.device)[:, None]
         for held, new_TKd in zip(self._held[layer], (key_TKd, value_TKd), strict=True):
             held[row, :, self._slot_BS] = new_TKd.view(rows, steps, heads, dim)

@@ -33,10 +33,20 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "llama": Family("LlamaForCausalLM", 2048, bias="config", mlp_bias=True),
         "mistral": Family(
-            "MistralForCausalLM", 131072, "none", num_key_value_heads=8, window_default=4096, window_layers="all"
+            "MistralForCausalLM",
+            131072,
+            "none",
+            num_key_value_heads=8,
+            window_default=4096,
+            window_layers="all",
         ),
         "qwen2": Family(
-            "Qwen2ForCausalLM", 32768, "qkv", num_key_value_heads=32, window_default=4096, window_layers="listed"
+            "Qwen2ForCausalLM",
+            32768,
+            "qkv",
+            num_key_value_heads=32,
+            window_default=4096,
+            window_layers="listed",
         ),
         "qwen3": Family(
             "Qwen3ForCausalLM",
@@ -166,7 +176,9 @@ class ModelConfig:
             "attention_dropout": 0.0,
             "use_cache": True,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id,
+            "eos_token_id": list(self.eos_token_id)
+            if isinstance(self.eos_token_id, tuple)
+            else self.eos_token_id,
             "pad_token_id": self.pad_token_id,
         }
         if self.rope_parameters["rope_type"] != "default":
@@ -194,7 +206,7 @@ class ModelConfig:
 
 
 def _check_supported(raw: Mapping[str, Any], where: str) -> Family:
-    model_type = raw.get("model_type")
+    model_type = str(raw.get("model_type"))
     if model_type not in FAMILIES:
         raise UserError(
             f"model_type {model_type!r} is not supported",
@@ -249,7 +261,11 @@ def _rope_parameters(raw: Mapping[str, Any], max_positions: int, where: str) -> 
         given["original_max_position_embeddings"] = (
             outer or given.get("original_max_position_embeddings") or max_positions
         )
-    needed = {"linear": ["factor"], "dynamic": ["factor"], "llama3": ["factor", "low_freq_factor", "high_freq_factor"]}
+    needed = {
+        "linear": ["factor"],
+        "dynamic": ["factor"],
+        "llama3": ["factor", "low_freq_factor", "high_freq_factor"],
+    }
     missing = [key for key in needed.get(kind, []) if given.get(key) is None]
     if missing:
         raise UserError(

@@ -1,6 +1,7 @@
 """The output head: what the model says about chosen next tokens, without ever holding [N, V] logits.
 
-Reads go through in tiles of a few rows by the whole vocabulary. For one row with logits l, log-sum-exp z, p = exp(l - z):
+Reads go through in tiles of a few rows by the whole vocabulary. For one row, with logits l, log-sum-exp z and
+p = exp(l - z):
 
     logp[y] = l[y] - z          d logp[y] / dl = onehot(y) - p
     lse     = z                 d lse     / dl = p
@@ -39,13 +40,13 @@ class Head(nn.Module):
         keep = torch.is_grad_enabled() and (hidden_ND.requires_grad or self.weight.requires_grad)
         if not keep:
             found = _one_pass(hidden_ND, self.weight, target_N, entropy, keep=False)
-            columns = (found.logp_N, found.lse_N, found.entropy_N)
+            columns: tuple[Tensor | None, ...] = (found.logp_N, found.lse_N, found.entropy_N)
         elif self.weight.requires_grad:
             columns = _TrainedHead.apply(hidden_ND, self.weight, target_N, entropy)
         else:
             columns = _FrozenHead.apply(hidden_ND, self.weight, target_N, entropy)
-        named = dict(zip(("logp", "lse", "entropy"), columns, strict=True))
-        return {name: column for name, column in named.items() if name in needs}
+        named = zip(("logp", "lse", "entropy"), columns, strict=True)
+        return {name: column for name, column in named if name in needs and column is not None}
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 [N, V]; for a few rows, as generation needs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.model.base import BaseLLM
 from groundup.model.config import ModelConfig
+from groundup.model.gguf import read_gguf, read_once
 from groundup.model.lora import has_lora
 from groundup.store import files
 
@@ -96,36 +96,13 @@ def convert_gguf(path: Path | str, folder: Path | str) -> None:
     from groundup.tokenizer import load_tokenizer
 
     path = Path(path)
-    raw, state = _read_gguf(path)
-    model = _build(ModelConfig.from_hf(raw, where=str(path)), state, path, torch.float32, torch.device("cpu"), False)
-    save_model(model, folder, load_tokenizer(path))
-
-
-def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    import transformers
-
-    if not path.is_file() or path.open("rb").read(4) != b"GGUF":
-        raise UserError("not a GGUF file", where=str(path), why="it is missing or begins otherwise", fix="check the path")
-    transformers_log = transformers.utils.logging
-    level = transformers_log.get_verbosity()
-    transformers_log.set_verbosity_error()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of its own
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                str(path.parent), gguf_file=path.name, dtype=torch.float32
-            )
-    except (ValueError, KeyError, NotImplementedError, ImportError, RuntimeError) as error:
-        raise UserError(
-            "transformers could not open a GGUF file",
-            where=str(path),
-            why=str(error).strip() or type(error).__name__,
-            fix="use a GGUF of the llama, qwen2, qwen3 or mistral family, or the model's Hugging Face folder",
-        ) from error
-    finally:
-        transformers_log.set_verbosity(level)
-    raw = model.config.to_dict()
-    raw.pop("quantization_config", None)
-    return raw, model.state_dict()
+    with read_once():
+        raw, state = read_gguf(path)
+        tokenizer = load_tokenizer(path)
+    model = _build(
+        ModelConfig.from_hf(raw, where=str(path)), state, path, torch.float32, torch.device("cpu"), False
+    )
+    save_model(model, folder, tokenizer)
 
 
 class _Weights(Mapping[str, Tensor]):
@@ -169,7 +146,9 @@ def _weight_files(folder: Path) -> list[str]:
         return sorted(set(files.read_json(folder / INDEX)["weight_map"].values()))
     if (folder / WEIGHTS).exists():
         return [WEIGHTS]
-    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
+    pickled = sorted(
+        path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt"))
+    )
     if pickled:
         raise UserError(
             f"the weights are stored as {pickled[0]}",
@@ -239,7 +218,9 @@ def _check_names(expected: Iterable[str], weights: Iterable[str], where: Path, c
 
 def _stored_state(model: BaseLLM, dtype: torch.dtype) -> dict[str, Tensor]:
     """Standard names; a tied head is not written twice."""
-    return {name: parameter.detach().to("cpu", dtype).contiguous() for name, parameter in model.named_parameters()}
+    return {
+        name: parameter.detach().to("cpu", dtype).contiguous() for name, parameter in model.named_parameters()
+    }
 
 
 def _generation_config(model: BaseLLM, tokenizer: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def attach_lora(model: BaseLLM, settings: LoraSettings, seed: int = 0) -> list[s
     _freeze(model)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
-        layer = LoraLinear(model.get_submodule(name), settings)
+        base = model.get_submodule(name)
+        assert isinstance(base, Linear)
+        layer = LoraLinear(base, settings)
         bound = 1 / math.sqrt(layer.lora_A.weight.shape[1])
         drawn = torch.empty(layer.lora_A.weight.shape).uniform_(-bound, bound, generator=generator)
         layer.lora_A.weight.data.copy_(drawn)
@@ -87,7 +89,9 @@ def find_targets(model: BaseLLM, targets: str | list[str]) -> list[str]:
             raise UserError(
                 f"target_modules names {target!r}, which is no linear layer of this model",
                 why=f"its linear layers are {', '.join(short)}",
-                fix=f"did you mean {' or '.join(near)}?" if near else "use all-linear, or names from that list",
+                fix=f"did you mean {' or '.join(near)}?"
+                if near
+                else "use all-linear, or names from that list",
             )
         chosen.update(matched)
     return [name for name in layers if name in chosen]

@@ -29,7 +29,11 @@ def frequencies(config: ModelConfig) -> tuple[Tensor, float]:
 
 def _llama3(plain: Tensor, rope: Mapping[str, Any]) -> Tensor:
     """Llama 3.1: long wavelengths are stretched, short ones kept, those between blended."""
-    low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    low, high, context = (
+        rope["low_freq_factor"],
+        rope["high_freq_factor"],
+        rope["original_max_position_embeddings"],
+    )
     rotations = context * plain / (2 * math.pi)
     kept = ((rotations - low) / (high - low)).clamp(0.0, 1.0)
     return (1 - kept) * plain / rope["factor"] + kept * plain

@@ -160,12 +160,12 @@ def _dress(axes: Axes, panel: Panel, labelled: bool) -> None:
 def _in_words(panel: Panel, series: dict[Line, Points]) -> str:
     """For those who cannot see the plot."""
     parts = [
-        f"{line.label or panel.title.lower()} from {wording.value(line.metric, points[0][1])}"
+        f"{line.label} from {wording.value(line.metric, points[0][1])}"
         f" to {wording.value(line.metric, points[-1][1])}"
         for line, points in series.items()
         if points
     ]
-    return f"{panel.title}: " + "; ".join(parts)
+    return f"{panel.title}: " + "; ".join(parts).strip()
 
 
 def _tidy(svg: str) -> str:

@@ -47,7 +47,8 @@ def summary(record: RunRecord) -> str:
     missing = [stage.name for stage in record.stages if not stage.finished]
     if missing:
         sentences.append(f"Not finished yet: {', '.join(missing)}.")
-    return " ".join(filter(None, sentences)) or "The run's stages are finished."
+    nothing = "All stages are finished." if record.stages else "Nothing has run yet."
+    return " ".join(filter(None, sentences)) or nothing
 
 
 def tiles(record: RunRecord) -> list[Tile]:
@@ -61,7 +62,9 @@ def tiles(record: RunRecord) -> list[Tile]:
             )
     for item in _moved(record):
         shown = (wording.value(item.metric, number) for number in (item.after, item.before))
-        found.append(Tile(wording.metric(item.metric).label, next(shown), item.note, next(shown)))
+        found.append(
+            Tile(f"{wording.metric(item.metric).label}, held out", next(shown), item.note, next(shown))
+        )
     trained = [stage for stage in record.finished() if "seconds" in stage.result]
     if trained:
         tokens = sum(stage.result["tokens"] for stage in trained)

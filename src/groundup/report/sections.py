@@ -76,8 +76,10 @@ def pairs(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _text(key: str, item: Any) -> str:
     if isinstance(item, bool):
         return "yes" if item else "no"
-    if isinstance(item, (int, float)):
-        return wording.size(item) if key.endswith("_bytes") else wording.digits(item)
+    if isinstance(item, int):
+        return wording.size(item) if key.endswith("_bytes") else wording.count(item)
+    if isinstance(item, float):
+        return f"{item:g}"
     return ", ".join(map(str, item)) if isinstance(item, list) else str(item)
 
 

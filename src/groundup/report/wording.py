@@ -72,7 +72,7 @@ def digits(number: float) -> str:
     elif size >= 10:
         text = f"{number:.1f}" if size >= 100 else f"{number:.2f}"
     else:
-        text = f"{number:.3f}" if size >= 0.0095 else f"{number:.1e}"
+        text = f"{number:.3f}" if size >= 0.0095 else f"{number:.2g}"
     return text.replace("-", "−", 1) if number < 0 else text.lstrip("-")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.config.schema import DataSettings, EvalSettings, PretrainSettings, Recipe, ShardsSettings
-from groundup.data import data_paths
+from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
 from groundup.hub import resolve_model
 from groundup.stages.context import Context
 from groundup.store import Stage
@@ -14,6 +15,8 @@ from groundup.store.files import fingerprint, hash_inputs, read_json
 
 FORMAT = 1
 """Raised when a stage computes something else from the same input, so that older results are not reused."""
+
+FIRST_ROWS = 100
 
 _ONLY_TOLD = {"logging_steps", "save_steps", "save_total_limit"}
 """Settings that change what is written on the way, never the result."""
@@ -36,6 +39,33 @@ def stages_before(recipe: Recipe, name: str) -> list[str]:
         if reference in recipe.stages and reference not in order:
             order += [n for n in [*stages_before(recipe, reference), reference] if n not in order]
     return order
+
+
+def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
+    """Before anything is made: every model and file that is named exists, and its first rows can be read.
+
+    Raises UserError. A hub's model is downloaded here, not in the middle of the night.
+    """
+    for name in chosen:
+        settings = recipe.stages[name]
+        for reference in references(settings):
+            if reference not in recipe.stages and not isinstance(settings, ShardsSettings):
+                resolve_model(reference)
+        for key in ("data", "eval_data"):
+            if isinstance(data := getattr(settings, key, None), DataSettings):
+                _read_first_rows(data, settings.kind)
+
+
+def _read_first_rows(data: DataSettings, kind: str) -> None:
+    few = data.model_copy(update={"subset": min(data.subset or FIRST_ROWS, FIRST_ROWS), "max_bad_rows": 0.999})
+    ledger = Ledger()
+    if kind == "clean":
+        for _ in read_documents(few, ledger):
+            pass
+    elif kind == "dpo" or (kind == "eval" and holds_pairs(few)):
+        read_pairs(few, ledger)
+    else:
+        read_conversations(few, ledger)
 
 
 def stage_fingerprint(context: Context) -> str:

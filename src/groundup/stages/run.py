@@ -18,9 +18,9 @@ from groundup.errors import UserError
 from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
-from groundup.stages.inputs import stage_fingerprint, stages_before
+from groundup.stages.inputs import check_inputs, stage_fingerprint, stages_before
 from groundup.store import Run, environment
-from groundup.store.files import write_json, write_text
+from groundup.store.files import read_json, write_json, write_text
 
 MODULE_BY_KIND = {
     "clean": "clean",
@@ -45,6 +45,7 @@ def run_recipe(
 ) -> None:
     """Run the chosen stages of `recipe` in the folder `out`. Raises UserError with the stage's name in it."""
     chosen = choose_stages(recipe, only, from_stage, until)
+    check_inputs(recipe, chosen)
     if rehearse:
         rehearse_recipe(recipe, chosen)
         return
@@ -52,13 +53,27 @@ def run_recipe(
     with console.attach_log(run.log):
         began = time.monotonic()
         write_text(run.recipe, recipe_to_yaml(recipe))
-        write_json(run.environment, environment.collect())
+        record_environment(run)
         context = Context(recipe, chosen[0], run, probe())
-        for number, name in enumerate(chosen, 1):
-            console.say(f"\n[{number}/{len(chosen)}] {name}")
-            run_stage(replace(context, name=name))
+        try:
+            for number, name in enumerate(chosen, 1):
+                console.say(f"\n[{number}/{len(chosen)}] {name}")
+                run_stage(replace(context, name=name))
+        except UserError:
+            write_report(run)  # what is finished is worth reading, and the report says what is not
+            raise
         write_report(run)
         say_what_next(recipe, run, time.monotonic() - began)
+
+
+def record_environment(run: Run) -> None:
+    """Write down what the numbers may depend on; a run that goes on elsewhere is told what is different."""
+    now = environment.collect()
+    if run.environment.exists():
+        changed = environment.differences(read_json(run.environment), now)
+        if changed:
+            console.warn("this run began in another environment: " + "; ".join(changed[:3]) + (" …" * (len(changed) > 3)))
+    write_json(run.environment, now)
 
 
 def choose_stages(recipe: Recipe, only: Sequence[str], from_stage: str | None, until: str | None) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from groundup.errors import UserError
+from groundup.store.files import read_json
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -23,7 +25,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """
     path = Path(path)
     if path.suffix == ".gguf" and path.is_file():
-        return _with_digits_split(_load(path.parent, gguf_file=path.name), path)
+        return _with_digits_split(_load(path.parent, AutoTokenizer, gguf_file=path.name), path)
     if not any((path / name).is_file() for name in FILES):
         raise UserError(
             "There is no tokenizer.",
@@ -31,13 +33,24 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             why="none of " + ", ".join(FILES) + " is there",
             fix="copy the tokenizer's files of the base model into the folder, or name another model",
         )
-    return _load(path)
+    return _load(path, _class_for(path))
 
 
-def _load(folder: Path, **options: str) -> PreTrainedTokenizerFast:
+def _class_for(folder: Path) -> Any:
+    """Whoever names the general class means tokenizer.json as it is; AutoTokenizer would let a model's kind overrule it.
+
+    (For a qwen2 model it would add a normalizer and a token.)
+    """
+    config = folder / "tokenizer_config.json"
+    named = read_json(config).get("tokenizer_class") if config.is_file() else None
+    general = named in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file()
+    return PreTrainedTokenizerFast if general else AutoTokenizer
+
+
+def _load(folder: Path, kind: Any, **options: str) -> PreTrainedTokenizerFast:
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = kind.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False, **options
             )
     except Exception as error:  # whatever a broken file makes the library raise

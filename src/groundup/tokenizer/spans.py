@@ -89,7 +89,12 @@ def _around_mark(
 
 
 def _end_of_turn(template: Template, text: str, content_end: int) -> re.Match[str]:
-    found = re.compile(rf"\s*({special_tokens(template.tokenizer).pattern})").match(text, content_end)
+    """The special tokens that close a turn, the last of them as group 1: one, or a run up to the tokenizer's EOS."""
+    special = special_tokens(template.tokenizer).pattern
+    eos = re.escape(template.tokenizer.eos_token or "")
+    run = re.compile(rf"\s*(?:{special})*?({eos})") if eos else None
+    found = run.match(text, content_end) if run else None
+    found = found or re.compile(rf"\s*({special})").match(text, content_end)
     if not found:
         raise UserError(
             "The chat template writes no end-of-turn token after an answer.",

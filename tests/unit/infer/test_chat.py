@@ -14,27 +14,30 @@ import pytest
 from ruamel.yaml import YAML
 
 from groundup.errors import UserError
-from groundup.infer import conversation
+from groundup.infer import conversation, load
 from groundup.infer.chat import chat
 
-Talk = Callable[..., list[str]]
+
+class Talk:
+    """Run the chat with this text as its input; lines of stdout. `told` is what it said beside."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys, self.told = monkeypatch, capsys, ""
+
+    def __call__(self, model: Path, text: str | bytes, **options: Any) -> list[str]:
+        raw = text if isinstance(text, bytes) else text.encode()
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+        try:
+            chat(str(model), **options)
+        finally:
+            captured = self.capsys.readouterr()
+            self.told = captured.err
+        return captured.out.splitlines()
 
 
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talk:
-    """Run the chat with this text as its input; lines of stdout. What it says beside is in `talk.told`."""
-
-    def run(model: Path, text: str | bytes, **options: Any) -> list[str]:
-        raw = text if isinstance(text, bytes) else text.encode()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
-        try:
-            chat(str(model), **options)
-        finally:
-            captured = capsys.readouterr()
-            run.told = captured.err  # type: ignore[attr-defined]
-        return captured.out.splitlines()
-
-    return run
+    return Talk(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -45,7 +48,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[int]]]:
         prompts: list[list[int]] = []
         coming: Iterator[str] = iter(answers)
 
-        def generate(_model: object, given: list[list[int]], *, on_token: Callable[..., None], **_: Any) -> None:
+        def generate(
+            _model: object, given: list[list[int]], *, on_token: Callable[..., None], **_: Any
+        ) -> None:
             prompts.append(given[0])
             for byte in next(coming).encode():
                 on_token(0, TOKEN_OF[byte])
@@ -54,6 +59,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[int]]]:
         return prompts
 
     return install
+
+
+@pytest.fixture(autouse=True)
+def _no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "fast_dtype", lambda *_: "float32")
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +90,8 @@ def test_a_line_is_a_message_and_only_answers_go_to_stdout(model_folder: Path, t
     assert talk(model_folder, "Hi\n\n  What is 2 and 2?  ") == ["Hello!", "Four."]
     assert text_of(prompts[0]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert "assistant\nHello!<|im_end|>\n<|im_start|>user\nWhat is 2 and 2?<|im_end|>" in text_of(prompts[1])
-    assert "llama, 2" in talk.told  # type: ignore[attr-defined]
-    assert "Goodbye." in talk.told  # type: ignore[attr-defined]
+    assert "talker: llama, 32 thousand parameters, 192 tokens" in talk.told
+    assert "Goodbye." in talk.told
 
 
 @pytest.mark.parametrize("word", ["exit", "quit", "/exit", "/quit"])
@@ -107,16 +117,16 @@ def test_help_and_unknown_commands(model_folder: Path, talk: Talk, script: Any):
     prompts = script("A path.")
     assert talk(model_folder, "/help\n/nothing\n/etc/passwd is what?\n") == ["A path."]
     assert len(prompts) == 1
-    assert "There is no command /nothing." in talk.told  # type: ignore[attr-defined]
-    assert talk.told.count("/reset") == 2  # type: ignore[attr-defined]
+    assert "There is no command /nothing." in talk.told
+    assert talk.told.count("/reset") == 2
 
 
 def test_a_long_conversation_drops_its_oldest_turns_and_says_so(model_folder: Path, talk: Talk, script: Any):
     prompts = script("b" * 40, "d" * 40, "e")
-    talk(model_folder, f"{'a' * 40}\n{'c' * 40}\nlast\n", max_new_tokens=20)
+    talk(model_folder, f"{'a' * 40}\n{'c' * 40}\nlast\n", max_new_tokens=60)
     assert "aaa" in text_of(prompts[0])
     assert "aaa" not in text_of(prompts[1])
-    assert "context of 192 tokens: the oldest turn is forgotten" in talk.told  # type: ignore[attr-defined]
+    assert "context of 192 tokens: the oldest turn is forgotten" in talk.told
 
 
 def test_an_answer_that_spells_a_special_token_does_not_end_the_conversation(
@@ -149,14 +159,21 @@ def test_a_base_model_continues_the_text_and_says_so(base_folder: Path, talk: Ta
     prompts = script(" upon a time.")
     assert talk(base_folder, "Once\n") == ["Once upon a time."]
     assert text_of(prompts[0]) == "Once"
-    assert "continues the text" in talk.told  # type: ignore[attr-defined]
-    assert "repeats" not in talk.told  # type: ignore[attr-defined]
+    assert "continues the text" in talk.told
+    assert "repeats" not in talk.told
+
+
+def test_an_answer_that_was_cut_is_told_apart(model_folder: Path, talk: Talk, script: Any):
+    script("Four", "Four", "Four.")
+    for allowed, told in ((4, True), (5, False)):
+        talk(model_folder, "a\n", max_new_tokens=allowed)
+        assert ("--max-new-tokens" in talk.told) is told
 
 
 def test_verbose_counts_tokens(model_folder: Path, talk: Talk, script: Any):
     script("Four.")
     talk(model_folder, "a\n", verbose=True)
-    assert "(5 tokens in " in talk.told  # type: ignore[attr-defined]
+    assert "(5 tokens in " in talk.told
 
 
 @pytest.fixture
@@ -191,7 +208,7 @@ def test_a_run_opens_its_last_model_with_its_settings_and_names_the_others(
 ):
     prompts = script("Yes.")
     talk(run_folder, "a\n")
-    told = talk.told  # type: ignore[attr-defined]
+    told = talk.told
     assert f"demo/final: its adapter merged into the base model ({model_folder} → sft → final)" in told
     assert "/model pretrain" in told
     assert "/model sft" in told
@@ -203,7 +220,7 @@ def test_a_run_opens_its_last_model_with_its_settings_and_names_the_others(
 def test_another_model_of_the_run_is_opened_by_its_stage_name(run_folder: Path, talk: Talk, script: Any):
     script("aaaa" * 20)
     assert talk(run_folder, "/model pretrain\nHe said \n") == ["He said" + "aaaa" * 20]
-    told = talk.told  # type: ignore[attr-defined]
+    told = talk.told
     assert "demo/pretrain: a base model, trained from scratch on raw text (pretrain)" in told
     assert "It was trained for 300 steps on 9 thousand tokens" in told
     assert "(It repeats itself. It was trained for 300 steps" in told

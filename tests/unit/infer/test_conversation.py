@@ -67,7 +67,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tokens: list[int]) -> list[dict[st
     """In place of the model: these tokens, and what it was asked."""
     asked: list[dict[str, Any]] = []
 
-    def generate(_model: object, prompts: list[list[int]], *, on_token: Callable[[int, int], None], **rest: Any):
+    def generate(
+        _model: object, prompts: list[list[int]], *, on_token: Callable[[int, int], None], **rest: Any
+    ):
         asked.append({"prompt": prompts[0], **rest})
         for token in tokens:
             on_token(0, token)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
+
 from groundup.errors import UserError
-from groundup.infer import generate as module
 from groundup.infer.generate import generate
 from groundup.model.base import BaseLLM
 from groundup.model.hf import load_model
-from transformers import AutoModelForCausalLM
 
 PROMPTS = [[10, 20, 30], [7], list(range(40, 65)), [10, 20, 31, 99, 100]]
 
@@ -55,7 +56,9 @@ def test_sampled_log_probabilities_are_the_untempered_ones(model: BaseLLM, stock
 def test_a_row_does_not_depend_on_its_neighbours(model: BaseLLM):
     options = {"max_new_tokens": 10, "stop_tokens": (), "temperature": 1.0, "seed": 5}
     together = generate(model, PROMPTS, **options)
-    assert [row.token for row in generate(model, PROMPTS[:2], **options)] == [row.token for row in together[:2]]
+    assert [row.token for row in generate(model, PROMPTS[:2], **options)] == [
+        row.token for row in together[:2]
+    ]
     swapped = generate(model, [PROMPTS[0], PROMPTS[2], PROMPTS[2], PROMPTS[2]], **options)
     assert swapped[0].token == together[0].token
     assert swapped[2].token == together[2].token
@@ -84,7 +87,11 @@ def test_seeds_repeat_and_differ(model: BaseLLM):
 def test_tokens_are_handed_over_as_they_come(model: BaseLLM):
     seen: list[tuple[int, int]] = []
     found = generate(
-        model, PROMPTS, max_new_tokens=4, stop_tokens=(), on_token=lambda row, token: seen.append((row, token))
+        model,
+        PROMPTS,
+        max_new_tokens=4,
+        stop_tokens=(),
+        on_token=lambda row, token: seen.append((row, token)),
     )
     assert sorted(row for row, _ in seen[:4]) == [0, 1, 2, 3]  # a token of every row, then the next
     for row, generation in enumerate(found):
@@ -101,6 +108,7 @@ def test_the_context_ends_a_row_and_the_others_go_on(model: BaseLLM):
 def test_many_batches_give_what_one_batch_gives(model: BaseLLM, monkeypatch: pytest.MonkeyPatch):
     options = {"max_new_tokens": 6, "stop_tokens": (), "temperature": 0.8}
     one = generate(model, PROMPTS, **options)
+    module = sys.modules[generate.__module__]  # the package's attribute of that name is the function
     monkeypatch.setattr(module, "MEMORY_SHARE", 0.0)
     calls: list[int] = []
     decode = module._decode
@@ -108,7 +116,9 @@ def test_many_batches_give_what_one_batch_gives(model: BaseLLM, monkeypatch: pyt
     many = generate(model, PROMPTS, **options)
     assert calls == [1, 1, 1, 1]
     assert [row.token for row in many] == [row.token for row in one]
-    assert torch.allclose(torch.tensor([r.logp for r in many]), torch.tensor([r.logp for r in one]), atol=1e-5)
+    assert torch.allclose(
+        torch.tensor([r.logp for r in many]), torch.tensor([r.logp for r in one]), atol=1e-5
+    )
 
 
 def test_no_prompts_no_work(model: BaseLLM):

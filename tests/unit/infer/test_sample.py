@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+
 from groundup.errors import UserError
 from groundup.infer.sample import Sampling, kept, pick, row_random
 
@@ -68,7 +69,9 @@ def test_draws_follow_the_distribution(sampling: Sampling, expected: torch.Tenso
 
 def test_log_probability_is_the_models_own_whatever_was_used_to_draw():
     logits_BV = PROBABILITY.log().expand(50, -1) + 7.0
-    token_B, logp_B = pick(logits_BV, Sampling(0.3, top_k=3, top_p=0.95), [row_random(0, i) for i in range(50)])
+    token_B, logp_B = pick(
+        logits_BV, Sampling(0.3, top_k=3, top_p=0.95), [row_random(0, i) for i in range(50)]
+    )
     assert logp_B.dtype == torch.float32
     assert torch.allclose(logp_B, PROBABILITY.log()[token_B], atol=1e-5)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from groundup.infer.stream import REPLACEMENT, TextStream
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from groundup.infer.stream import REPLACEMENT, TextStream
 
 TEXT = "The café: 你好，世界! 👩‍👩‍👧 fine… naïve  spaces\n\tend"
 
@@ -30,7 +31,9 @@ def sentencepiece_like() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
 
 
-def stream(tokenizer: PreTrainedTokenizerFast, tokens: list[int], context: list[int] | None = None) -> list[str]:
+def stream(
+    tokenizer: PreTrainedTokenizerFast, tokens: list[int], context: list[int] | None = None
+) -> list[str]:
     text = TextStream(tokenizer, context or [])
     return [*[text.push(token) for token in tokens], text.finish()]
 
@@ -61,6 +64,12 @@ def test_special_tokens_are_silent():
     tokenizer = byte_level()
     tokens = [*tokenizer("a").input_ids, tokenizer.eos_token_id, *tokenizer("b").input_ids]
     assert "".join(stream(tokenizer, tokens)) == "ab"
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_silent():
+    """A model's vocabulary is often rounded up."""
+    tokenizer = byte_level()
+    assert "".join(stream(tokenizer, [*tokenizer("a").input_ids, 9999, *tokenizer("b").input_ids])) == "ab"
 
 
 @pytest.mark.parametrize("context", [[], ["<s>"], ["<s>", "▁The"]])
