@@ -35,9 +35,10 @@ def clean_text(text: str) -> str:
 
     Cleaning twice changes nothing more.
     """
-    if not text.isascii():  # ASCII has nothing to repair, and repairing is slow
-        text = ftfy.fix_text(text, _REPAIR)
     text = _LINE_ENDS.sub("\n", text)
+    if not text.isascii():  # ASCII has nothing to repair, and repairing is slow
+        lines = text.split("\n")
+        text = "\n".join(line if line.isascii() else ftfy.fix_text(line, _REPAIR) for line in lines)
     text = _CONTROL.sub("", text)
     text = _TRAILING_SPACE.sub("", text)
     return _BLANK_LINES.sub("\n\n", text).strip()

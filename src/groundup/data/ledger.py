@@ -52,6 +52,8 @@ class Ledger:
         self.quarantined[reason] += 1
         self._first_bad = self._first_bad or (origin, reason)
         if self._file:
+            if isinstance(row, str):
+                row = row[:MOST_ROW_CHARS]
             line = {"path": origin.path, "line": origin.line, "reason": reason, "row": row}
             append_jsonl(self._file, line)
 

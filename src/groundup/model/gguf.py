@@ -57,7 +57,7 @@ def read_once() -> Iterator[None]:
     import gguf
 
     class PlainReader(gguf.GGUFReader):
-        @property
+        @property  # type: ignore[override]
         def data(self) -> np.ndarray:
             return self._plain
 
@@ -65,13 +65,18 @@ def read_once() -> Iterator[None]:
         def data(self, mapped: np.ndarray) -> None:
             self._plain = np.asarray(mapped)
 
-    reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader = functools.cache(PlainReader)
-    gguf.get_tensor_name_map = functools.cache(name_map)
+    quick = {
+        "GGUFReader": functools.cache(PlainReader),
+        "get_tensor_name_map": functools.cache(gguf.get_tensor_name_map),
+    }
+    own = {name: getattr(gguf, name) for name in quick}
     try:
+        for name, value in quick.items():
+            setattr(gguf, name, value)
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = reader, name_map
+        for name, value in own.items():
+            setattr(gguf, name, value)
 
 
 def _check_magic(path: Path) -> None:

@@ -37,13 +37,15 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def _class_for(folder: Path) -> Any:
-    """Whoever names the general class means tokenizer.json as it is; AutoTokenizer would let a model's kind overrule it.
+    """Whoever names the general class means tokenizer.json as it is.
 
-    (For a qwen2 model it would add a normalizer and a token.)
+    AutoTokenizer would let the model's kind overrule that: for a qwen2 model it adds a normalizer and a token.
     """
     config = folder / "tokenizer_config.json"
     named = read_json(config).get("tokenizer_class") if config.is_file() else None
-    general = named in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file()
+    general = (
+        named in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file()
+    )
     return PreTrainedTokenizerFast if general else AutoTokenizer
 
 

@@ -1,0 +1,105 @@
+"""Which files a name means, and their rows with line numbers."""
+
+import gzip
+import json
+import os
+
+import pytest
+
+from groundup.config.schema import DataSettings
+from groundup.data import data_paths
+from groundup.data.files import files_of, read_rows
+from groundup.errors import UserError
+
+
+def rows(path):
+    return [(row.origin.line, row.problem or row.value) for row in read_rows(path)]
+
+
+def test_folders_globs_and_lists_in_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("b/z.jsonl", "a.txt", "c.md.gz", "x.parquet", "q.JSON"):
+        (tmp_path / name).write_text("x")
+    names = [path.relative_to(tmp_path).as_posix() for path in files_of(str(tmp_path))]
+    assert names == ["a.txt", "b/z.jsonl", "c.md.gz", "q.JSON"]
+    assert [path.name for path in files_of(str(tmp_path / "*.txt"))] == ["a.txt"]
+    spec = DataSettings(path=[str(tmp_path / "b"), str(tmp_path / "a.txt")])
+    assert [path.name for path in data_paths(spec)] == ["z.jsonl", "a.txt"]
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "table.parquet", "nothing*.txt"])
+def test_names_that_mean_nothing(tmp_path, name):
+    (tmp_path / "table.parquet").write_text("x")
+    with pytest.raises(UserError) as caught:
+        files_of(str(tmp_path / name))
+    assert name in caught.value.render()
+
+
+def test_an_unknown_builtin_lists_the_known_ones():
+    with pytest.raises(UserError) as caught:
+        files_of("builtin:nope")
+    assert "builtin:python-docs" in caught.value.fix
+
+
+def test_lines_keep_their_numbers(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n{broken\n{"a": "\xff"}\n' + b"[" * 100_000 + b"\n{}")
+    assert rows(path) == [
+        (1, {"a": 1}),
+        (3, "not valid JSON"),
+        (4, "not valid UTF-8"),
+        (5, "not valid JSON"),
+        (6, {}),
+    ]
+
+
+def test_a_list_keeps_the_lines_of_its_items(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('\n[\n {"a":\n 1}, 2,\n\n {"b": "x\\ny"}\n]\n')
+    assert rows(path) == [(3, {"a": 1}), (4, 2), (6, {"b": "x\ny"})]
+    path.write_text("[]")
+    assert rows(path) == []
+
+
+def test_json_lines_may_be_called_json(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}\n\nnope\n{"a": 2}\n')
+    assert rows(path) == [(1, {"a": 1}), (3, "not valid JSON"), (4, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[{"a": 1},\n{"a": }]', 2),
+        ('[{"a": 1}\n{"a": 2}]', 2),
+        ('[{"a": 1},\n', 2),
+        ('{\n"a": 1\n}', 1),
+        ("[\n" + "[" * 100_000, 2),
+    ],
+)
+def test_a_broken_json_file_names_its_line(tmp_path, text, line):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        rows(path)
+    assert caught.value.where == f"{path}:{line}"
+
+
+def test_gzip_and_damaged_gzip(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    packed = gzip.compress(json.dumps({"a": "b" * 1000}).encode())
+    path.write_bytes(packed)
+    assert rows(path) == [(1, {"a": "b" * 1000})]
+    for damaged in (packed[:-9], b"no gzip at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            rows(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}")
+    path.chmod(0)
+    with pytest.raises(UserError, match="cannot be read"):
+        rows(path)
