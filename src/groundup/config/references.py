@@ -59,14 +59,14 @@ def _check_one(path: words.Path, kind: str, value: str, kinds: Mapping[str, str]
         takes = sorted(stage for stage, other in kinds.items() if other in accepted and stage != path[1])
         hint = f" Here that is: {', '.join(takes)}." if takes else ""
         return Problem(path, what, f"Name a stage of kind {' or '.join(accepted)}.{hint}")
-    if any(mark in value for mark in "/\\:") or FilePath(value).exists():
-        return None
     meant = words.nearest(value, (name for name in kinds if name != path[1]), cutoff=0.8)
-    if meant is None:
+    hint = f"Did you mean `{meant}`?" if meant else ""
+    if not set(accepted) & set(MODELS):  # nothing but a stage can be meant
+        other = f"Name a stage of kind {' or '.join(accepted)}."
+        return Problem(path, f"Stage {path[1]}: there is no stage `{value}`.", hint or other)
+    if meant is None or any(mark in value for mark in "/\\:") or FilePath(value).exists():
         return None
-    return Problem(
-        path, f"Stage {path[1]}: there is no stage or folder `{value}`.", f"Did you mean `{meant}`?"
-    )
+    return Problem(path, f"Stage {path[1]}: there is no stage or folder `{value}`.", hint)
 
 
 def _circle(inputs: Mapping[str, list[str]]) -> list[str]:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Probability = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -145,7 +146,7 @@ class CleanSettings(StageSettings):
 
     kind: Literal["clean"] = "clean"
     data: DataSettings
-    holdout: Fraction = Field(0.05, description="share of documents held out, chosen by content")
+    holdout: Share = Field(0.05, description="share of documents held out, chosen by content")
     min_chars: int = Field(50, ge=0, description="shorter documents are dropped, and counted")
 
 
@@ -194,6 +195,12 @@ class PostTrainSettings(StageSettings, TrainSettings):
     batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
     sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
     sample_tokens: PositiveInt = 96
+
+    @model_validator(mode="after")
+    def _something_held_out(self) -> PostTrainSettings:
+        if self.eval_data is None and not self.holdout:
+            raise ValueError("holdout is 0 and there is no eval_data: raise one or name the other")
+        return self
 
 
 class SftSettings(PostTrainSettings):

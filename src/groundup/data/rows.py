@@ -67,7 +67,7 @@ def read_records(
     layouts: the accepted ones in words, for the error when not a single row has one of them.
     """
     known: set[str] = set()
-    unknown: dict[str, UserError] = {}
+    unknown: dict[str, list[UserError]] = {}  # by file
     for row in islice(rows, spec.subset or None):
         ledger.enter()
         try:
@@ -77,8 +77,9 @@ def read_records(
         except BadRow as error:
             ledger.quarantine(row.origin, str(error), row.value)
             if isinstance(error, UnknownLayout):
-                unknown.setdefault(row.origin.path, _unknown_layout(error, row.origin, layouts))
-                if row.origin.path not in known and ledger.rows_in >= ROWS_UNTIL_UNKNOWN:
+                problems = unknown.setdefault(row.origin.path, [])
+                problems.append(_unknown_layout(error, row.origin, layouts))
+                if row.origin.path not in known and len(problems) >= ROWS_UNTIL_UNKNOWN:
                     break
                 continue
             if row.problem or not isinstance(row.value, dict):
@@ -86,8 +87,9 @@ def read_records(
         else:
             yield record
         known.add(row.origin.path)
-    if strange := [problem for path, problem in unknown.items() if path not in known]:
-        raise strange[0]
+    for path, problems in unknown.items():
+        if path not in known:
+            raise problems[0]
     ledger.check(spec.max_bad_rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.objective import Metrics
 from groundup.store.files import read_json, write_json
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "state.json"
@@ -23,6 +24,10 @@ class State:
     tokens: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0
+    logged_lines: int = 0
+    """How much of metrics.jsonl there was."""
+    window: Metrics = field(default_factory=dict)
+    """Metrics since the last of these lines."""
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -50,12 +55,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     """
     parameters = trained_parameters(model)
     weights = load_file(folder / WEIGHTS)
-    if weights.keys() != parameters.keys():
-        odd = sorted(weights.keys() ^ parameters.keys())[:3]
+    shapes, wanted = ({name: tuple(t.shape) for name, t in state.items()} for state in (weights, parameters))
+    if shapes != wanted:
+        name = sorted(shapes.keys() ^ wanted.keys() or {name for name in wanted if shapes[name] != wanted[name]})[0]
         raise UserError(
             "the checkpoint does not fit the model",
             where=str(folder),
-            why=f"only one of them has {', '.join(odd)}",
+            why=f"{name} is {shapes.get(name, 'missing')} in the checkpoint, {wanted.get(name, 'missing')} in the model",
             fix="remove the stage's folder to train it again",
         )
     with torch.no_grad():

@@ -20,7 +20,7 @@ from groundup.engine.checkpoint import State, load_checkpoint, save_checkpoint
 from groundup.engine.metrics import MetricLog
 from groundup.engine.optimizer import learning_rate_at, make_optimizer
 from groundup.errors import UserError
-from groundup.objective import Metrics, Objective, means
+from groundup.objective import Metrics, Objective, means, total
 from groundup.store import Stage
 
 MOST_SKIPPED_STEPS = 3
@@ -57,10 +57,9 @@ def train(
     optimizer = make_optimizer(model, settings)
     checkpoints = stage.checkpoints()
     state = load_checkpoint(checkpoints[-1], model, optimizer) if checkpoints else State()
-    log = MetricLog(stage, state.step)
+    log = MetricLog(stage, state)
     if state.step == 0:
         log.log(0, **evaluate())
-    window = Window()
     with console.progress(title, total=total_steps, unit="step", start=state.step) as bar, polite_interrupt() as stop:
         while state.step < total_steps:
             began = time.perf_counter()
@@ -68,18 +67,24 @@ def train(
             rate = learning_rate_at(state.step, total_steps, settings)
             metrics = [backward(model, objective, row) for row in rows]
             grad_norm = update(model, optimizer, rate, settings.max_grad_norm)
-            guard(grad_norm, state, stage)
-            state.step += 1
             tokens, seconds = sum(row.sequence_tokens for row in rows), time.perf_counter() - began
+            if math.isfinite(grad_norm):
+                rates = {"grad_norm": (grad_norm, 1.0), "tokens_per_second": (float(tokens), seconds)}
+                state.window = total([state.window, *metrics, rates])
+            else:
+                count_skipped(state, stage)
+            state.step += 1
             state.tokens += tokens
             state.seconds += seconds
-            window.add(metrics, grad_norm, tokens, seconds)
             bar.advance(1, loss=f"{means(metrics)['loss']:.3f}")
             if state.step % settings.logging_steps == 0 or state.step == total_steps:
-                log.log(state.step, epoch=epoch_at(state.step), learning_rate=rate, **window.take(state.seconds))
+                values = means([state.window]) | {"elapsed_seconds": state.seconds}
+                log.log(state.step, epoch=epoch_at(state.step), learning_rate=rate, **values)
+                state.window = {}
             if settings.eval_steps and state.step % settings.eval_steps == 0 and state.step < total_steps:
                 log.log(state.step, **evaluate())
             if state.step % settings.save_steps == 0 or state.step == total_steps or stop.is_set():
+                state.logged_lines = log.lines
                 stage.publish_checkpoint(
                     state.step,
                     lambda folder: save_checkpoint(folder, model, optimizer, state),
@@ -111,10 +116,8 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_
     return grad_norm
 
 
-def guard(grad_norm: float, state: State, stage: Stage) -> None:
-    """Count skipped steps; end a run whose numbers are broken."""
-    if math.isfinite(grad_norm):
-        return
+def count_skipped(state: State, stage: Stage) -> None:
+    """A step that is not in the logged means either; ends a run whose numbers are broken."""
     state.skipped_steps += 1
     console.warn(f"step {state.step + 1}: the gradient is not finite; the step is skipped")
     if state.skipped_steps > MOST_SKIPPED_STEPS:
@@ -124,33 +127,6 @@ def guard(grad_norm: float, state: State, stage: Stage) -> None:
             why="the learning rate is too high for this model, or its weights hold NaN",
             fix="lower learning_rate, or set dtype: float32",
         )
-
-
-class Window:
-    """Metrics since the last logged step."""
-
-    def __init__(self) -> None:
-        self._metrics: list[Metrics] = []
-        self._grad_norms: list[float] = []
-        self._tokens = 0
-        self._seconds = 0.0
-
-    def add(self, metrics: list[Metrics], grad_norm: float, tokens: int, seconds: float) -> None:
-        self._metrics += metrics
-        self._grad_norms.append(grad_norm)
-        self._tokens += tokens
-        self._seconds += seconds
-
-    def take(self, elapsed_seconds: float) -> dict[str, float]:
-        """The window's means, by TRL's names; the window starts again."""
-        values = {
-            **means(self._metrics),
-            "grad_norm": sum(self._grad_norms) / len(self._grad_norms),
-            "tokens_per_second": self._tokens / self._seconds,
-            "elapsed_seconds": elapsed_seconds,
-        }
-        self._metrics, self._grad_norms, self._tokens, self._seconds = [], [], 0, 0.0
-        return values
 
 
 @contextmanager

@@ -48,17 +48,20 @@ def record_logps(
     model: nn.Module, rows: Iterable[Batch], *, device: str, total: int, title: str
 ) -> dict[int, tuple[float, ...]]:
     """Summed log-probability of each sequence by record index, without gradient, on the very rows given."""
-    found: dict[int, list[float]] = {}
+    found: dict[int, tuple[float, ...]] = {}
     model.eval()
     with torch.no_grad(), console.progress(title, total=total, unit="row") as bar:
         for row in rows:
             row = row.to(device)
             logp_Q = sequence_logp(model(row, frozenset({"logp"})), row)
-            for record in row.record_Q.unique().tolist():
-                found[record] = [float(v) for v in logp_Q[row.record_Q == record]]
+            first = 0
+            for count in row.sequences_G.tolist():
+                # A step that crosses the end of an epoch may hold a record twice.
+                found.setdefault(int(row.record_Q[first]), tuple(logp_Q[first : first + count].tolist()))
+                first += count
             bar.advance(len(row.sequences_G))
     model.train()
-    return {record: tuple(values) for record, values in found.items()}
+    return found
 
 
 def bits_per_byte(nats_per_token: float, tokens: int, total_bytes: int) -> float:

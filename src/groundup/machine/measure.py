@@ -25,11 +25,13 @@ def measure_dtypes(shapes: Sequence[Shape], seconds: float = 1.0, device: str = 
     by about `seconds` even where one dtype is emulated; a model too large for that is measured on the largest
     sizes that fit.
     """
-    deadline = time.monotonic() + seconds
     best: dict[str, dict[Shape, float]] = {}
     rates: dict[str, float] = {}
     racing = list(DTYPES)
-    for sizes in _growing(shapes):
+    growing = _growing(shapes)
+    _race({name: {} for name in racing}, growing[0], device)  # the first products of a process load their kernels
+    deadline = time.monotonic() + seconds
+    for sizes in growing:
         if rates and time.monotonic() + ROUNDS_PER_SIZE * _predict(sizes, rates, racing) > deadline:
             break
         best = {name: {} for name in racing}

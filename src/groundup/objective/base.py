@@ -23,11 +23,16 @@ class Objective(Protocol):
         ...
 
 
-def means(rows: Iterable[Metrics]) -> dict[str, float]:
-    """Metrics of several rows as plain numbers."""
-    total: dict[str, tuple[float, float]] = {}
+def total(rows: Iterable[Metrics]) -> Metrics:
+    """Metrics of several rows added up."""
+    added: Metrics = {}
     for row in rows:
         for name, (numerator, denominator) in row.items():
-            above, below = total.get(name, (0.0, 0.0))
-            total[name] = (above + numerator, below + denominator)
-    return {name: above / below for name, (above, below) in total.items() if below}
+            above, below = added.get(name, (0.0, 0.0))
+            added[name] = (above + numerator, below + denominator)
+    return added
+
+
+def means(rows: Iterable[Metrics]) -> dict[str, float]:
+    """Metrics of several rows as plain numbers."""
+    return {name: above / below for name, (above, below) in total(rows).items() if below}

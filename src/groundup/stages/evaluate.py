@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from groundup import console
 from groundup.batch import Record
-from groundup.config.schema import DataSettings
+from groundup.config.schema import ChatSettings, DataSettings
 from groundup.data import Ledger, holds_pairs
 from groundup.errors import UserError
 from groundup.eval import evaluate_records
 from groundup.eval.answers import answer_prompts
 from groundup.infer import Loaded, load_for_inference
+from groundup.infer.origin import planned_dtype
 from groundup.objective import LanguageModeling, Preference
 from groundup.stages.context import REHEARSAL_ITEMS, Context
 from groundup.stages.inputs import stages_before
+from groundup.stages.origin import origin_of
 from groundup.stages.rows import Item, Prompt, Renderer, prompt_of, read_items
 from groundup.stages.training import LAYOUT
 
@@ -34,15 +36,17 @@ class Compared:
 
 def run(context: Context) -> dict[str, Any]:
     """Metrics of each model on held-out conversations and pairs, and their answers side by side."""
-    settings = context.settings
+    origin = origin_of(context)
     ledger = Ledger(context.stage.quarantine)
-    conversations, pairs = heldout_items(context, ledger)
+    conversations, pairs = heldout_items(context, origin, ledger)
     models, answers = [], {}
     prompts = choose_prompts(context, conversations or pairs)
-    tokens = REHEARSAL_TOKENS if context.rehearse else settings.sample_tokens
-    for number, compared in enumerate(chain_of(context)):
+    tokens = REHEARSAL_TOKENS if context.rehearse else context.settings.sample_tokens
+    dtype = (origin and planned_dtype(origin.run, origin.stage.final)) or "auto"
+    for number, compared in enumerate(chain_of(context, origin)):
         console.say(f"  {compared.name}")
-        loaded = load_for_inference(compared.source, context.run)
+        loaded = with_chat(load_for_inference(compared.source, (origin or context).run, dtype), context)
+        dtype = str(loaded.model.compute_dtype).removeprefix("torch.")  # the same for all, or they could not be compared
         counted = ledger if number == 0 else Ledger(None)
         metrics = measure(context, loaded, conversations, pairs, counted)
         models.append({"name": compared.name, "metrics": metrics})
@@ -58,21 +62,27 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def chain_of(context: Context) -> list[Compared]:
-    """The base model, then every stage that changed it, up to the one that is named."""
-    stages = context.recipe.stages
+def chain_of(context: Context, origin: Context | None) -> list[Compared]:
+    """The base model, then every stage that changed it, up to the one that made the model that is named."""
     last = context.settings.from_
-    if last not in stages:
+    if origin is None:
         return [Compared(Path(last).name or last, last)]
-    names = [name for name in [*stages_before(context.recipe, last), last] if stages[name].kind in ("sft", "dpo", "merge")]
+    stages = origin.recipe.stages
+    chain = [*stages_before(origin.recipe, origin.name), origin.name]
+    names = [name for name in chain if stages[name].kind in ("sft", "dpo", "merge")]
     if not names:
-        return [Compared(last, last)]
+        return [Compared(origin.name, last)]
     base = stages[names[0]].from_
     assert base is not None
     return [Compared("base", base), *(Compared(name, name) for name in names)]
 
 
-def heldout_items(context: Context, ledger: Ledger) -> tuple[list[Item], list[Item]]:
+def with_chat(loaded: Loaded, context: Context) -> Loaded:
+    """Chat settings of this recipe count before those of the run that the model is from."""
+    return loaded if context.recipe.chat == ChatSettings() else replace(loaded, chat=context.recipe.chat)
+
+
+def heldout_items(context: Context, origin: Context | None, ledger: Ledger) -> tuple[list[Item], list[Item]]:
     """Conversations and pairs: of `data`, or what the chain's stages held out."""
     settings = context.settings
     if settings.data is not None:
@@ -80,9 +90,10 @@ def heldout_items(context: Context, ledger: Ledger) -> tuple[list[Item], list[It
             return [], read_items(settings.data, ledger, "pairs")
         return read_items(settings.data, ledger, "conversations"), []
     found: dict[str, list[Item]] = {"sft": [], "dpo": []}
-    for name in stages_before(context.recipe, context.name):
-        path = context.run.stage(name).data / "heldout.jsonl"
-        kind = context.recipe.stages[name].kind
+    made = origin or context
+    for name in [*stages_before(made.recipe, made.name), made.name]:
+        path = made.run.stage(name).data / "heldout.jsonl"
+        kind = made.recipe.stages[name].kind
         if kind in found and path.exists():
             reading = "pairs" if kind == "dpo" else "conversations"
             found[kind] += read_items(DataSettings(path=[str(path)]), ledger, reading)
@@ -90,7 +101,7 @@ def heldout_items(context: Context, ledger: Ledger) -> tuple[list[Item], list[It
         raise UserError(
             f"stage {context.name} has no rows to evaluate on",
             where=f"stages.{context.name}",
-            why=f"'{settings.from_}' comes from no stage of this recipe that held rows out",
+            why=f"'{settings.from_}' comes from no stage that held rows out",
             fix="name held-out rows with data (on the command line: --data F)",
         )
     return found["sft"], found["dpo"]
@@ -99,8 +110,9 @@ def heldout_items(context: Context, ledger: Ledger) -> tuple[list[Item], list[It
 def measure(
     context: Context, loaded: Loaded, conversations: list[Item], pairs: list[Item], ledger: Ledger
 ) -> dict[str, float]:
-    """eval_loss on the conversations, preference numbers on the pairs."""
-    renderer = Renderer(loaded.tokenizer, context.recipe.chat, context.settings.max_length)
+    """eval_loss on the conversations, preference numbers on the pairs. Raises UserError when no row can be used."""
+    longest_tokens = min(context.settings.max_length, loaded.context_tokens)
+    renderer = Renderer(loaded.tokenizer, loaded.chat, longest_tokens)
     metrics: dict[str, float] = {}
     for items, objective in ((conversations, LanguageModeling()), (pairs, Preference())):
         if context.rehearse:
@@ -111,11 +123,18 @@ def measure(
                 loaded.model,
                 records,
                 objective,
-                row_tokens=max(ROW_TOKENS, 2 * context.settings.max_length),
+                row_tokens=max(ROW_TOKENS, 2 * longest_tokens),
                 layout=LAYOUT,
                 device=str(loaded.model.device),
                 title="Evaluating",
             )
+    if not metrics:
+        raise UserError(
+            "no rows are left to evaluate on",
+            where=", ".join(context.settings.data.path) if context.settings.data else f"stages.{context.name}",
+            why=str(ledger),
+            fix="name other rows with data, or raise max_length",
+        )
     return metrics
 
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.config.schema import DataSettings, EvalSettings, PretrainSettings, Recipe, ShardsSettings
+from groundup.config.schema import ChatSettings, DataSettings, EvalSettings, PretrainSettings, Recipe, ShardsSettings
 from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
-from groundup.hub import resolve_model
+from groundup.errors import UserError
+from groundup.hub import resolve_model, resolve_tokenizer
+from groundup.infer.load import base_of
 from groundup.stages.context import Context
+from groundup.stages.origin import origin_of
 from groundup.store import Stage
 from groundup.store.files import fingerprint, hash_inputs, read_json
 
@@ -18,8 +21,18 @@ FORMAT = 1
 
 FIRST_ROWS = 100
 
-_ONLY_TOLD = {"logging_steps", "save_steps", "save_total_limit"}
-"""Settings that change what is written on the way, never the result."""
+_NOT_HASHED: dict[str, Any] = {
+    **dict.fromkeys(("logging_steps", "save_steps", "save_total_limit"), True),  # only what is told on the way
+    **dict.fromkeys(("from_", "tokenizer", "model"), True),  # their content is hashed, however they are spelled
+    **dict.fromkeys(("data", "eval_data"), {"path"}),
+}
+"""Settings that do not change the result by themselves."""
+
+_DRAWS = ("pretrain", "sft", "dpo")
+"""Kinds of stages that draw random numbers: only they depend on the seed."""
+
+_CHATS = ("sft", "dpo", "eval")
+"""Kinds of stages that render conversations."""
 
 
 def references(settings: Any) -> list[str]:
@@ -49,8 +62,13 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
     for name in chosen:
         settings = recipe.stages[name]
         for reference in references(settings):
-            if reference not in recipe.stages and not isinstance(settings, ShardsSettings):
-                resolve_model(reference)
+            if reference in recipe.stages:
+                continue
+            try:
+                resolve_tokenizer(reference) if isinstance(settings, ShardsSettings) else resolve_model(reference)
+            except UserError as error:
+                error.where = error.where or f"stage {name}"
+                raise
         for key in ("data", "eval_data"):
             if isinstance(data := getattr(settings, key, None), DataSettings):
                 _read_first_rows(data, settings.kind)
@@ -71,10 +89,13 @@ def _read_first_rows(data: DataSettings, kind: str) -> None:
 def stage_fingerprint(context: Context) -> str:
     """Hash of everything that the stage's result depends on: its settings, the seed, and the content of its inputs."""
     settings = context.settings
-    inputs = {name: _content(context, name) for name in references(settings)}
-    if isinstance(settings, EvalSettings):
+    inputs = [_content(context, name) for name in references(settings)]
+    chat = context.recipe.chat
+    if isinstance(settings, EvalSettings) and (origin := origin_of(context)):
         # An evaluation reads every model of the chain, and the held-out rows of each.
-        inputs |= {name: _content(context, name) for name in stages_before(context.recipe, context.name)}
+        chain = [*stages_before(origin.recipe, origin.name), origin.name]
+        inputs += [_outputs_hash(origin.run.stage(name)) for name in chain]
+        inputs.append(fingerprint(_chat_content(origin.recipe.chat)))
     data = {
         key: hash_inputs(data_paths(value))
         for key in ("data", "eval_data")
@@ -83,9 +104,9 @@ def stage_fingerprint(context: Context) -> str:
     return fingerprint(
         {
             "format": FORMAT,
-            "settings": settings.model_dump(mode="json", exclude=_ONLY_TOLD),
-            "seed": context.recipe.seed,
-            "chat": context.recipe.chat.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude=_NOT_HASHED),
+            "seed": context.recipe.seed if settings.kind in _DRAWS else None,
+            "chat": _chat_content(chat) if settings.kind in _CHATS else None,
             "inputs": inputs,
             "data": data,
             "rehearse": context.rehearse,
@@ -96,7 +117,17 @@ def stage_fingerprint(context: Context) -> str:
 def _content(context: Context, name: str) -> str:
     if name in context.recipe.stages:
         return _outputs_hash(context.run.stage(name))
-    return hash_inputs([Path(resolve_model(name).path)])
+    if isinstance(context.settings, ShardsSettings):
+        return hash_inputs([resolve_tokenizer(name)])
+    base, adapters = base_of(resolve_model(name))
+    # An adapter names the folder of its base, so the model's place matters too.
+    return fingerprint([str(base.path), hash_inputs([base.path, *adapters])])
+
+
+def _chat_content(chat: ChatSettings) -> dict[str, Any]:
+    """The settings, with what the template's file says in place of where it lies."""
+    template = Path(chat.chat_template).expanduser() if chat.chat_template else None
+    return chat.model_dump(mode="json") | ({"chat_template": hash_inputs([template])} if template else {})
 
 
 def _outputs_hash(stage: Stage) -> str:

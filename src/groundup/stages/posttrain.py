@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from groundup.batch import Batch, Record, Stream, segment_tokens
-from groundup.config.schema import DpoSettings, LoraSettings
+from groundup.config.schema import ChatSettings, DpoSettings, LoraSettings
 from groundup.errors import UserError
 from groundup.eval import evaluate_records, packed_rows, record_logps
 from groundup.eval.answers import answer_prompts
@@ -35,6 +35,7 @@ from groundup.stages.rows import Prompt, Rows, read_rows
 from groundup.stages.training import LAYOUT, Compute, Material, choose_compute, make_plan, run_training, say_plan, step_rows
 from groundup.store.files import publish_folder, read_json, read_jsonl, write_json, write_text
 from groundup.tokenizer import Tokenizer, load_tokenizer
+from groundup.tokenizer.template import Template
 
 REHEARSAL_TOKENS = 8
 
@@ -42,7 +43,7 @@ REHEARSAL_TOKENS = 8
 def run(context: Context) -> dict[str, Any]:
     """Train `final/` from the stage's rows: an adapter in PEFT's layout, or a whole model with `lora: false`."""
     source = find_model(context, context.settings.from_)
-    tokenizer = load_tokenizer(source.tokenizer)
+    tokenizer = with_template(load_tokenizer(source.tokenizer), context.recipe.chat)
     config = ModelConfig.from_folder(source.base)
     rows = read_rows(context, tokenizer)
     check_lengths(context, config, rows)
@@ -77,6 +78,13 @@ def run(context: Context) -> dict[str, Any]:
         for prompt, old, new in zip(sampled(context, rows), before, after, strict=True)
     ]
     return {"kind": context.settings.kind, "rows": rows.ledger, "samples": samples, **result}
+
+
+def with_template(tokenizer: Tokenizer, chat: ChatSettings) -> Tokenizer:
+    """The tokenizer with the recipe's chat template, so that whoever opens the saved model has it too."""
+    if chat.chat_template:
+        tokenizer.chat_template = Template.of(tokenizer, chat).source
+    return tokenizer
 
 
 def check_lengths(context: Context, config: ModelConfig, rows: Rows) -> None:
@@ -126,7 +134,11 @@ def same_shape(one: LoraSettings, other: LoraSettings) -> bool:
 def material_of(context: Context, records: list[Record]) -> Material:
     """The stage's records as a stream of whole rows, with its objective."""
     settings = context.settings
-    objective: Objective = Dpo(settings.beta) if isinstance(settings, DpoSettings) else LanguageModeling()
+    objective: Objective = LanguageModeling()
+    if isinstance(settings, DpoSettings):
+        objective = Dpo(settings.beta)
+        # The reference is computed on the rows that the plan makes; steps can be timed with any other.
+        records = with_reference(records, dict.fromkeys(range(len(records)), (0.0, 0.0)))
     sizes = torch.tensor([segment_tokens(record, LAYOUT) for record in records]).numpy()
     stream = Stream(torch.ones(len(records), dtype=torch.int64).numpy(), settings.batch_size, context.recipe.seed)
     return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective)

@@ -88,7 +88,7 @@ class Pieces:
     def __init__(self, shards: TokenShards, max_length: int) -> None:
         self.shards = shards
         self._max_length = max_length
-        predicted = np.array([len(shards.document(i)) - 1 for i in range(len(shards))], dtype=np.int64)
+        predicted = shards.lengths - 1
         counts = -(-predicted // max_length)
         self._document = np.repeat(np.arange(len(counts)), counts)
         first_piece = np.repeat(np.cumsum(counts) - counts, counts)
@@ -118,6 +118,12 @@ def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
                 f"the shards' tokenizer has {len(tokenizer)} tokens, and the model's embedding {config.vocab_size}",
                 where=f"stages.{context.name}.model",
                 fix="make the shards with the model's own tokenizer",
+            )
+        if settings.max_length > config.max_position_embeddings:
+            raise UserError(
+                f"max_length is {settings.max_length}, and the model's context ends at {config.max_position_embeddings}",
+                where=f"stages.{context.name}.max_length",
+                fix=f"set max_length to at most {config.max_position_embeddings}",
             )
         return config
     shape = settings.architecture.model_dump()

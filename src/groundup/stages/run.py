@@ -15,6 +15,7 @@ from groundup import console
 from groundup.config import recipe_to_yaml
 from groundup.config.schema import Recipe
 from groundup.errors import UserError
+from groundup.hub.runs import list_models
 from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
@@ -45,6 +46,9 @@ def run_recipe(
 ) -> None:
     """Run the chosen stages of `recipe` in the folder `out`. Raises UserError with the stage's name in it."""
     chosen = choose_stages(recipe, only, from_stage, until)
+    if rehearse:  # in an empty folder, so what the chosen stages read is rehearsed too
+        needed = {*chosen, *(earlier for name in chosen for earlier in stages_before(recipe, name))}
+        chosen = [name for name in choose_stages(recipe, (), None, None) if name in needed]
     check_inputs(recipe, chosen)
     if rehearse:
         rehearse_recipe(recipe, chosen)
@@ -63,7 +67,7 @@ def run_recipe(
             write_report(run)  # what is finished is worth reading, and the report says what is not
             raise
         write_report(run)
-        say_what_next(recipe, run, time.monotonic() - began)
+        say_what_next(run, time.monotonic() - began)
 
 
 def record_environment(run: Run) -> None:
@@ -158,12 +162,11 @@ def rehearse_recipe(recipe: Recipe, chosen: Sequence[str]) -> None:
     console.say(f"\nThe rehearsal went through: {', '.join(chosen)}. Nothing was kept.")
 
 
-def say_what_next(recipe: Recipe, run: Run, seconds: float) -> None:
+def say_what_next(run: Run, seconds: float) -> None:
     """Where everything is, and what a person would do next."""
-    models = [name for name in recipe.stages if run.stage(name).final.exists()]
     console.say(f"\nDone in {console.duration(seconds)}.")
     console.say(f"  report       {run.report_html}")
-    if models:
+    if list_models(run):
         console.say(f"  chat         groundup chat {run.root}")
     console.say(f"  curves       tensorboard --logdir {run.root}")
     console.say(f"  full log     {run.log}")

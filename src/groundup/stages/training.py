@@ -69,6 +69,7 @@ def choose_compute(context: Context, config: ModelConfig) -> Compute:
     torch.set_num_threads(context.machine.cores)
     if context.stage.plan.exists():
         plan = read_json(context.stage.plan)
+        torch.set_num_threads(plan["threads"])  # sums are split by threads, so that the numbers depend on them
         return Compute(plan["device"], plan["dtype"], plan["dtype_reason"], plan["gflops"])
     if context.settings.dtype != "auto":
         return Compute(device, context.settings.dtype, "the recipe says so", {})

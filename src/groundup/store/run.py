@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from groundup.errors import UserError
 from groundup.store import atomic
@@ -116,7 +117,17 @@ class Run:
         """The resolved recipe as plain data; empty where none was written yet."""
         if not self.recipe.exists():
             return {}
-        return YAML(typ="safe", pure=True).load(self.recipe.read_text(encoding="utf-8")) or {}
+        try:
+            read = YAML(typ="safe", pure=True).load(self.recipe.read_text(encoding="utf-8"))
+        except (YAMLError, ValueError, OSError) as error:
+            raise self._unreadable(str(error)) from error
+        if not isinstance(read or {}, dict):
+            raise self._unreadable("It holds no settings.")
+        return read or {}
+
+    def _unreadable(self, why: str) -> UserError:
+        fix = "Run the recipe again into this folder; what is finished is reused."
+        return UserError("A run's recipe cannot be read.", where=str(self.recipe), why=why, fix=fix)
 
 
 def _is_run(root: Path) -> bool:

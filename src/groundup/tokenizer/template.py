@@ -17,7 +17,11 @@ from groundup.errors import UserError
 
 
 class BadConversation(UserError):
-    """This conversation cannot be rendered; others of the same file may. `what` serves as the quarantine's reason."""
+    """This conversation cannot be rendered; others of the same file may."""
+
+    def __str__(self) -> str:
+        """One line: the reason in the quarantine file."""
+        return self.what
 
 
 @dataclass(frozen=True)

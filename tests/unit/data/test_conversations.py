@@ -151,6 +151,22 @@ def test_another_file_with_unknown_columns_is_not_just_quarantined(tmp_path):
     assert caught.value.where.endswith("other.jsonl:1")
 
 
+def test_an_odd_first_row_of_a_later_file_costs_only_itself(tmp_path):
+    good = '{"question": "q", "answer": "a"}\n'
+    (tmp_path / "a.jsonl").write_text(good * 200)
+    (tmp_path / "b.jsonl").write_text('{"frage": "q"}\n' + good)
+    ledger = Ledger()
+    assert len(read_conversations(DataSettings(path=[str(tmp_path)]), ledger)) == 201
+    assert ledger.quarantined.total() == 1
+
+
+def test_a_long_file_of_another_kind_is_not_read_to_its_end(tmp_path):
+    ledger = Ledger()
+    with pytest.raises(UserError):
+        read(tmp_path, *[{"frage": "q"}] * 500, ledger=ledger)
+    assert ledger.rows_in == 100
+
+
 def test_subset_and_plain_text(tmp_path):
     ledger = Ledger()
     rows = [{"question": str(i), "answer": "a"} for i in range(5)]

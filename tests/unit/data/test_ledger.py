@@ -41,9 +41,13 @@ def test_every_verdict_is_counted(tmp_path):
 
 def test_a_kept_row_can_move(tmp_path):
     ledger = filled(tmp_path, 3, 0)
+    ledger.enter()
+    ledger.keep()
+    ledger.deduplicate_kept()
     ledger.filter_kept("too long")
     ledger.quarantine_kept(HERE, "special token", {})
     assert ledger.balanced
+    assert ledger.deduplicated == 1
     assert (ledger.kept, ledger.filtered["too long"], ledger.quarantined["special token"]) == (1, 1, 1)
 
 

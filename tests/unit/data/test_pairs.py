@@ -5,7 +5,7 @@ import json
 import pytest
 
 from groundup.config.schema import DataSettings
-from groundup.data import Ledger, Message, read_pairs
+from groundup.data import Ledger, Message, holds_pairs, read_pairs
 from groundup.errors import UserError
 
 U, A, S = (lambda text, role=role: Message(role, text) for role in ("user", "assistant", "system"))
@@ -92,6 +92,16 @@ def test_a_pair_without_a_prompt_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path, {"chosen": "a", "rejected": "b"})
     assert "prompt" in caught.value.fix
+
+
+def test_pairs_are_told_from_other_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    spec = DataSettings(path=[str(path)])
+    path.write_text('broken\n{"chosen": "a", "rejected": "b"}\n')
+    assert holds_pairs(spec)
+    path.write_text('{"chosen": "a", "bad": "b"}\n')
+    assert not holds_pairs(spec)
+    assert holds_pairs(spec.model_copy(update={"columns": {"rejected": "bad"}}))
 
 
 def test_columns_rename(tmp_path):

@@ -177,8 +177,9 @@ def test_no_content_fools_it(tokenizer, contents):
 )
 def test_conversations_that_cannot_be_used(tokenizer, messages, reason):
     tokenizer.chat_template = CHATML
-    with pytest.raises(BadConversation, match=reason):
+    with pytest.raises(BadConversation, match=reason) as caught:
         render(tokenizer, messages, CHAT)
+    assert "\n" not in str(caught.value), "it is a reason in a table"
 
 
 def test_tools_that_the_template_leaves_out(tokenizer):

@@ -1,0 +1,247 @@
+"""A tiny model, small data and one finished run, made once; and `groundup` as a person calls it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.cli import main
+
+CONTEXT_TOKENS = 160
+SPECIAL = ["<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = ["red", "green", "blue", "stone", "river", "cloud", "seven", "apple", "winter", "lamp", "north", "song"]
+
+CHAIN = """\
+description: all post-training stages
+seed: 7
+chat:
+  system_prompt: Answer in a word.
+stages:
+  sft:
+    from: {model}
+    data: {chat}
+    holdout: 0.2
+    batch_size: 4
+    max_steps: 4
+    save_steps: 2
+    logging_steps: 1
+    learning_rate: 1e-2
+    lora: {{r: 4, lora_alpha: 8}}
+    dtype: float32
+    sample_count: 2
+    sample_tokens: 5
+  dpo:
+    from: sft
+    data: {pairs}
+    holdout: 0.25
+    batch_size: 4
+    max_steps: 3
+    logging_steps: 1
+    learning_rate: 1e-2
+    dtype: float32
+    sample_count: 2
+    sample_tokens: 5
+  merge:
+    from: dpo
+  eval:
+    from: merge
+    sample_count: 2
+    sample_tokens: 5
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *parts: str) -> None:
+        """Exit code 2, no traceback, and every part is in the message."""
+        assert self.code == 2, f"exit code {self.code}\n{self.out}\n{self.err}"
+        assert "Traceback" not in self.err + self.out
+        assert "fix:" in self.err or "Usage:" in self.err, f"no remedy:\n{self.err}"
+        for part in parts:
+            assert part in self.err, f"{part!r} is not in:\n{self.err}"
+
+
+def call(*line: Any, cwd: Path) -> Said:
+    """`groundup LINE` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in line])
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def command(*line: Any) -> list[str]:
+    return [sys.executable, "-m", "groundup", *map(str, line)]
+
+
+def environment() -> dict[str, str]:
+    """For a process of its own: this very package, one thread."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def shell(*line: Any, cwd: Path, typed: str = "") -> Said:
+    """`python -m groundup LINE` in a process of its own, `typed` coming through a pipe."""
+    done = subprocess.run(
+        command(*line), cwd=cwd, env=environment(), input=typed, capture_output=True, text=True, timeout=100, check=False
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+@contextlib.contextmanager
+def running(*line: Any, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The same, while it runs; killed at the end if it still does."""
+    process = subprocess.Popen(
+        command(*line), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_rows(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, int]]:
+    """Each file's inode and time of change: equal means untouched."""
+    stats = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def conversation(number: int) -> dict[str, Any]:
+    """Two turns, so that `loss_on` matters."""
+    draw = random.Random(number)
+    one, two, three = draw.sample(WORDS, 3)
+    return {
+        "messages": [
+            {"role": "user", "content": f"Say {one} number {number}."},
+            {"role": "assistant", "content": one},
+            {"role": "user", "content": f"Now {two} and {three}."},
+            {"role": "assistant", "content": f"{two} {three}"},
+        ]
+    }
+
+
+def pair(number: int) -> dict[str, Any]:
+    one, two = random.Random(number).sample(WORDS, 2)
+    return {"prompt": f"Name {one} {number}.", "chosen": one, "rejected": f"{two} {two} {two}"}
+
+
+def write_model(folder: Path, template: str | None = CHATML) -> Path:
+    """A random Llama of two layers and width 32 with a small trained tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from groundup.tokenizer import train_bpe
+
+    rows = [conversation(i) for i in range(40)] + [pair(i) for i in range(40)]
+    tokenizer = train_bpe((json.dumps(row) for row in rows), 360)
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL, "eos_token": SPECIAL[1]})
+    tokenizer.chat_template = template
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT_TOKENS,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A recipe of all post-training stages that was run once."""
+
+    folder: Path
+    recipe: Path
+    root: Path
+    said: Said
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a chat template."""
+    return write_model(tmp_path_factory.mktemp("models") / "base", template=None)
+
+
+@pytest.fixture(scope="session")
+def chat_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "chat.jsonl", [conversation(i) for i in range(24)])
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "pairs.jsonl", [pair(i) for i in range(16)])
+
+
+@pytest.fixture(scope="session")
+def chain_text(model: Path, chat_file: Path, pairs_file: Path) -> str:
+    return CHAIN.format(model=model, chat=chat_file, pairs=pairs_file)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory, chain_text: str) -> Chain:
+    """The run that tests look at and never change."""
+    folder = tmp_path_factory.mktemp("chain")
+    recipe = folder / "chain.yaml"
+    recipe.write_text(chain_text)
+    said = shell("run", "chain.yaml", cwd=folder)
+    assert said.code == 0, said.out + said.err
+    return Chain(folder, recipe, folder / "runs" / "chain", said)
+
+
+@pytest.fixture
+def copy_of_chain(chain: Chain, tmp_path: Path) -> Chain:
+    """A copy to change."""
+    import shutil
+
+    shutil.copytree(chain.folder, tmp_path, dirs_exist_ok=True)
+    return Chain(tmp_path, tmp_path / "chain.yaml", tmp_path / "runs" / "chain", chain.said)
+
+
+@pytest.fixture
+def groundup(tmp_path: Path) -> Callable[..., Said]:
+    """`groundup LINE` in this process, in a folder of the test's own."""
+    return lambda *line: call(*line, cwd=tmp_path)
