@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -103,31 +104,21 @@ def environment() -> dict[str, str]:
 def shell(*line: Any, cwd: Path, typed: str = "") -> Said:
     """`python -m groundup LINE` in a process of its own, `typed` coming through a pipe."""
     done = subprocess.run(
-        command(*line), cwd=cwd, env=environment(), input=typed, capture_output=True, text=True, timeout=100, check=False
+        command(*line),
+        cwd=cwd,
+        env=environment(),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     return Said(done.returncode, done.stdout, done.stderr)
-
-
-@contextlib.contextmanager
-def running(*line: Any, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """The same, while it runs; killed at the end if it still does."""
-    process = subprocess.Popen(
-        command(*line), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def read_rows(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
@@ -235,8 +226,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory, chain_text: str) -> Chain:
 @pytest.fixture
 def copy_of_chain(chain: Chain, tmp_path: Path) -> Chain:
     """A copy to change."""
-    import shutil
-
     shutil.copytree(chain.folder, tmp_path, dirs_exist_ok=True)
     return Chain(tmp_path, tmp_path / "chain.yaml", tmp_path / "runs" / "chain", chain.said)
 
@@ -244,4 +233,57 @@ def copy_of_chain(chain: Chain, tmp_path: Path) -> Chain:
 @pytest.fixture
 def groundup(tmp_path: Path) -> Callable[..., Said]:
     """`groundup LINE` in this process, in a folder of the test's own."""
-    return lambda *line: call(*line, cwd=tmp_path)
+    return lambda *line, cwd=tmp_path: call(*line, cwd=cwd)
+
+
+@pytest.fixture
+def in_shell(tmp_path: Path) -> Callable[..., Said]:
+    """`python -m groundup LINE` in a process of its own."""
+    return lambda *line, cwd=tmp_path, typed="": shell(*line, cwd=cwd, typed=typed)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The same, but it returns while the command runs; killed at the end if it still does."""
+    started = []
+
+    def begin(*line: Any) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command(*line), cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows, or a text, into the test's folder."""
+
+    def into(name: str, content: Sequence[Any] | str) -> Path:
+        if isinstance(content, str):
+            (tmp_path / name).write_text(content)
+            return tmp_path / name
+        return write_rows(tmp_path / name, content)
+
+    return into
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    return files_below
+
+
+@pytest.fixture(name="conversation", scope="session")
+def _conversation() -> Callable[[int], dict[str, Any]]:
+    return conversation
+
+
+@pytest.fixture(name="pair", scope="session")
+def _pair() -> Callable[[int], dict[str, Any]]:
+    return pair

@@ -16,7 +16,8 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEXT = [
-    "user\nassistant\nsystem\n\nHello there, how are you? What is two and two? It is four, of course.\n\n" * 5,
+    "user\nassistant\nsystem\n\nHello there, how are you? What is two and two? It is four, of course.\n\n"
+    * 5,
     "Answer in one word. The capital of France is Paris; naïve people say 你好 🙂.",
 ]
 

@@ -92,7 +92,9 @@ def config(kind, folder, **options):
 
 def sft_trainer(model, tokenizer, rows, folder, **options):
     arguments = config(SFTConfig, folder, **options)
-    return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    return SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
 
 
 def dpo_trainer(model, reference, tokenizer, rows, folder, **options):
@@ -202,7 +204,9 @@ def with_reference(records, model):
 def test_messages_are_trls_but_for_the_line_end_behind_the_last_turn(chat_folder, tokenizer, tmp_path):
     """TRL's row ends in the template's newline, which it does not score either. Nothing else differs."""
     trainer = sft_trainer(plain(chat_folder), tokenizer, MESSAGES, tmp_path, assistant_only_loss=True)
-    for theirs, ours in zip(trainer.train_dataset, rendered_conversations(tokenizer, MESSAGES, tmp_path), strict=True):
+    for theirs, ours in zip(
+        trainer.train_dataset, rendered_conversations(tokenizer, MESSAGES, tmp_path), strict=True
+    ):
         kept = len(ours.token)
         assert theirs["input_ids"][:kept] == ours.token.tolist()
         assert [label != -100 for label in theirs["labels"][:kept]] == ours.scored.tolist()
@@ -249,13 +253,17 @@ def test_a_token_across_the_prompts_end_is_context_here_and_learned_in_trl(chat_
     assert theirs["input_ids"][:kept] == ours.token.tolist()
     scored = np.array(theirs["labels"]) != -100
     first, behind = np.flatnonzero(scored & ~np.append(ours.scored, False))
-    assert tokenizer.decode(theirs["input_ids"][first]) == "\n\n" and ours.scored[first + 1] and behind == kept
+    assert (
+        tokenizer.decode(theirs["input_ids"][first]) == "\n\n" and ours.scored[first + 1] and behind == kept
+    )
 
 
 # One row's numbers.
 
 
-@pytest.mark.parametrize(("rows", "options"), [(MESSAGES, {"assistant_only_loss": True}), (COMPLETIONS * 2, {})])
+@pytest.mark.parametrize(
+    ("rows", "options"), [(MESSAGES, {"assistant_only_loss": True}), (COMPLETIONS * 2, {})]
+)
 def test_the_loss_of_each_row(chat_folder, tokenizer, tmp_path, rows, options):
     trainer = sft_trainer(plain(chat_folder), tokenizer, rows, tmp_path, **options)
     records = sft_records(trainer)
@@ -273,7 +281,9 @@ def test_rendered_messages_have_trls_loss(chat_folder, tokenizer, tmp_path):
     """From the raw rows to the loss by each one's own way."""
     trainer = sft_trainer(plain(chat_folder), tokenizer, MESSAGES, tmp_path, assistant_only_loss=True)
     with torch.no_grad():
-        theirs = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset))).item()
+        theirs = trainer.compute_loss(
+            trainer.model, trainer.data_collator(list(trainer.train_dataset))
+        ).item()
     rendered = rendered_conversations(tokenizer, MESSAGES, tmp_path)
     rows = pack_step([record_of(i, (one.token, one.scored)) for i, one in enumerate(rendered)], 130)
     model = load_model(chat_folder)
@@ -333,7 +343,12 @@ def our_steps(model, objective, records, row_tokens, settings, folder):
 
 def settings_and_options(scheduler):
     """The same hyperparameters in both words. Weight decay shows the groups, the low norm shows the clipping."""
-    common = {"learning_rate": 1e-3, "lr_scheduler_type": scheduler, "weight_decay": 0.1, "max_grad_norm": 0.5}
+    common = {
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": scheduler,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.5,
+    }
     return TrainSettings(**common, warmup_ratio=0.0, logging_steps=1), common
 
 
@@ -341,7 +356,9 @@ def assert_same_history(ours, trainer, names):
     theirs = [line for line in trainer.state.log_history if "loss" in line]
     assert len(ours) == len(theirs) == STEPS
     for mine, other in zip(ours, theirs):
-        assert {name: mine[name] for name in names} == pytest.approx({name: other[name] for name in names}, **CLOSE)
+        assert {name: mine[name] for name in names} == pytest.approx(
+            {name: other[name] for name in names}, **CLOSE
+        )
         assert mine["learning_rate"] == pytest.approx(other["learning_rate"], rel=1e-9)
     assert ours[0]["grad_norm"] > 0.5 and abs(ours[-1]["loss"] - ours[0]["loss"]) > 0.05
 
@@ -387,7 +404,9 @@ def test_dpo_steps(models, chat_folder, tokenizer, tmp_path):
     theirs, ours = models
     settings, options = settings_and_options("constant")
     is_adapter = isinstance(theirs, peft.PeftModel)
-    trainer = dpo_trainer(theirs, None if is_adapter else plain(chat_folder), tokenizer, DPO_ROWS, tmp_path, **options)
+    trainer = dpo_trainer(
+        theirs, None if is_adapter else plain(chat_folder), tokenizer, DPO_ROWS, tmp_path, **options
+    )
     records = with_reference(dpo_records(trainer), ours)
     history = our_steps(ours, Dpo(BETA), records, 100, settings, tmp_path)
     trainer.train()

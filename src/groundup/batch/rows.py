@@ -70,7 +70,9 @@ def build_row(records: Sequence[Record], layout: str, *, token_weight: float, gr
 
 def _segments(trees: Sequence[Tree]) -> tuple[torch.Tensor, ...]:
     """start_S, length_S, parent_S, token_T, position_T of the trees laid one behind the other."""
-    length, parent, token, position = [], [], [], []
+    length: list[int] = []
+    parent: list[int] = []
+    token, position = [], []
     for tree in trees:
         first = len(length)
         for segment in tree.segments:

@@ -36,7 +36,9 @@ def answer_prompts(
     return [tokenizer.decode(one.token, skip_special_tokens=True).strip() for one in found]
 
 
-def continue_texts(model: BaseLLM, tokenizer: Tokenizer, texts: Sequence[str], max_new_tokens: int, seed: int) -> list[str]:
+def continue_texts(
+    model: BaseLLM, tokenizer: Tokenizer, texts: Sequence[str], max_new_tokens: int, seed: int
+) -> list[str]:
     """Each text continued by a base model, sampled at temperature 0.8: greedy text of a small model repeats itself."""
     asked = [tokenizer.encode(text) for text in texts]
     stops = (tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ()

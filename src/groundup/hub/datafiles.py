@@ -9,7 +9,7 @@ from groundup.errors import UserError
 from groundup.hub.download import Wanted, download
 from groundup.hub.names import find_local, looks_like_path, missing_path
 
-DATA_FILES = ["*.jsonl", "*.json", "*.parquet", "*.csv", "*.txt", "*.md", "*.gz", "*.zst"]
+DATA_FILES = ["*.jsonl", "*.json", "*.txt", "*.md", "*.gz"]
 
 
 def resolve_data(name: str, relative_to: str | Path | None = None) -> list[Path]:

@@ -12,6 +12,7 @@ from groundup.store import Run, Stage
 
 REHEARSAL_STEPS = 2
 REHEARSAL_ITEMS = 2
+REHEARSAL_TOKENS = 8
 REHEARSAL_DOCUMENTS = 200
 
 

@@ -16,14 +16,13 @@ from groundup.eval.answers import answer_prompts
 from groundup.infer import Loaded, load_for_inference
 from groundup.infer.origin import planned_dtype
 from groundup.objective import LanguageModeling, Preference
-from groundup.stages.context import REHEARSAL_ITEMS, Context
+from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.inputs import stages_before
 from groundup.stages.origin import origin_of
 from groundup.stages.rows import Item, Prompt, Renderer, prompt_of, read_items
 from groundup.stages.training import LAYOUT
 
 ROW_TOKENS = 4096
-REHEARSAL_TOKENS = 8
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.config.schema import ChatSettings, DataSettings, EvalSettings, PretrainSettings, Recipe, ShardsSettings
+from groundup.config.schema import (
+    ChatSettings,
+    DataSettings,
+    EvalSettings,
+    PretrainSettings,
+    Recipe,
+    ShardsSettings,
+)
 from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
 from groundup.errors import UserError
 from groundup.hub import resolve_model, resolve_tokenizer
@@ -24,7 +31,7 @@ FIRST_ROWS = 100
 _NOT_HASHED: dict[str, Any] = {
     **dict.fromkeys(("logging_steps", "save_steps", "save_total_limit"), True),  # only what is told on the way
     **dict.fromkeys(("from_", "tokenizer", "model"), True),  # their content is hashed, however they are spelled
-    **dict.fromkeys(("data", "eval_data"), {"path"}),
+    **{key: {"path"} for key in ("data", "eval_data")},
 }
 """Settings that do not change the result by themselves."""
 
@@ -65,7 +72,10 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
             if reference in recipe.stages:
                 continue
             try:
-                resolve_tokenizer(reference) if isinstance(settings, ShardsSettings) else resolve_model(reference)
+                if isinstance(settings, ShardsSettings):
+                    resolve_tokenizer(reference)
+                else:
+                    resolve_model(reference)
             except UserError as error:
                 error.where = error.where or f"stage {name}"
                 raise

@@ -29,15 +29,22 @@ from groundup.model import (
     save_model,
 )
 from groundup.objective import Dpo, LanguageModeling, Objective
-from groundup.stages.context import REHEARSAL_ITEMS, Context
+from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.models import ModelFolders, find_model
 from groundup.stages.rows import Prompt, Rows, read_rows
-from groundup.stages.training import LAYOUT, Compute, Material, choose_compute, make_plan, run_training, say_plan, step_rows
+from groundup.stages.training import (
+    LAYOUT,
+    Compute,
+    Material,
+    choose_compute,
+    make_plan,
+    run_training,
+    say_plan,
+    step_rows,
+)
 from groundup.store.files import publish_folder, read_json, read_jsonl, write_json, write_text
 from groundup.tokenizer import Tokenizer, load_tokenizer
 from groundup.tokenizer.template import Template
-
-REHEARSAL_TOKENS = 8
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -162,7 +169,7 @@ def reference_logps(
             yield from step_rows(context, material, plan, step)
         yield from packed_rows(heldout, plan.row_tokens, LAYOUT)
 
-    pairs = min(len(material.sizes), steps * context.settings.batch_size) + len(heldout)
+    pairs = steps * context.settings.batch_size + len(heldout)  # with those that the last step takes of the next epoch
     found = record_logps(model, rows(), device=plan.device, total=pairs, title="Reference")
     write_json(path, found)
     return found

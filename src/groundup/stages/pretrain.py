@@ -19,7 +19,15 @@ from groundup.objective import LanguageModeling
 from groundup.stages.context import REHEARSAL_ITEMS, Context
 from groundup.stages.models import find_model
 from groundup.stages.tokenizer import texts
-from groundup.stages.training import LAYOUT, Compute, Material, choose_compute, make_plan, run_training, say_plan
+from groundup.stages.training import (
+    LAYOUT,
+    Compute,
+    Material,
+    choose_compute,
+    make_plan,
+    run_training,
+    say_plan,
+)
 from groundup.store.files import publish_folder
 from groundup.tokenizer import Tokenizer, TokenShards, load_tokenizer
 

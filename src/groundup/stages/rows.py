@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from groundup import console
 from groundup.batch import Chain, Record
@@ -123,7 +123,7 @@ class Renderer:
     tokenizer: Tokenizer
     chat: ChatSettings
     max_length: int
-    loss_on: str = "all"
+    loss_on: Literal["all", "last"] = "all"
 
     def chains(self, items: Sequence[Item], ledger: Ledger) -> Iterator[tuple[Item, tuple[Chain, ...]]]:
         """(item, its chains) of every item that can be used; the others are quarantined or filtered, and counted."""

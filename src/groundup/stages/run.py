@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from groundup import console
 from groundup.config import recipe_to_yaml
@@ -19,20 +15,11 @@ from groundup.hub.runs import list_models
 from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
-from groundup.stages.inputs import check_inputs, stage_fingerprint, stages_before
+from groundup.stages.execute import run_stage
+from groundup.stages.inputs import check_inputs, stages_before
+from groundup.stages.rehearse import rehearse_recipe
 from groundup.store import Run, environment
 from groundup.store.files import read_json, write_json, write_text
-
-MODULE_BY_KIND = {
-    "clean": "clean",
-    "tokenizer": "tokenizer",
-    "shards": "shards",
-    "pretrain": "pretrain",
-    "sft": "posttrain",
-    "dpo": "posttrain",
-    "merge": "merge",
-    "eval": "evaluate",
-}
 
 
 def run_recipe(
@@ -76,7 +63,7 @@ def record_environment(run: Run) -> None:
     if run.environment.exists():
         changed = environment.differences(read_json(run.environment), now)
         if changed:
-            console.warn("this run began in another environment: " + "; ".join(changed[:3]) + (" …" * (len(changed) > 3)))
+            console.warn(f"the environment has changed since this run began: {'; '.join(changed[:3])}")
     write_json(run.environment, now)
 
 
@@ -97,69 +84,6 @@ def choose_stages(recipe: Recipe, only: Sequence[str], from_stage: str | None, u
     if first > last:
         raise UserError(f"stage '{from_stage}' comes after stage '{until}'", fix="swap --from and --until")
     return order[first : last + 1]
-
-
-def run_stage(context: Context) -> dict[str, Any]:
-    """Run one stage, or reuse it when nothing that it depends on has changed."""
-    stage, settings = context.stage, context.settings
-    for name in stages_before(context.recipe, context.name):
-        if not context.run.stage(name).manifest.exists():
-            raise UserError(
-                f"stage {context.name} needs stage {name}, which is not finished",
-                where=str(context.run.stage(name).root),
-                fix=f"run it first: leave out --only and --from, or add --only {name}",
-            )
-    with stage.lock():
-        fingerprint = stage_fingerprint(context)
-        done = stage.finished(fingerprint)
-        if done is not None:
-            console.say("  already done; nothing that it depends on has changed")
-            return done
-        if stage.started(fingerprint) and stage.checkpoints():
-            console.say(f"  going on from {stage.checkpoints()[-1].name}")
-        module = importlib.import_module(f"groundup.stages.{MODULE_BY_KIND[settings.kind]}")
-        result: dict[str, Any] = module.run(context)
-        stage.finish(fingerprint, result)
-        return result
-
-
-def rehearse_recipe(recipe: Recipe, chosen: Sequence[str]) -> None:
-    """Every stage for two steps on its longest rows in a throw-away folder; then what would have failed late.
-
-    A stage that fails does not keep the others from being tried, except those that read what it would have made.
-    Raises UserError that lists all that was found.
-    """
-    folder = Path(tempfile.mkdtemp(prefix=f"groundup-rehearsal-{recipe.name}-"))
-    failed: dict[str, UserError] = {}
-    skipped: list[str] = []
-    try:
-        run = Run.open(folder)
-        with console.attach_log(run.log):
-            write_text(run.recipe, recipe_to_yaml(recipe))
-            context = Context(recipe, chosen[0], run, probe(), rehearse=True)
-            for number, name in enumerate(chosen, 1):
-                console.say(f"\n[{number}/{len(chosen)}] {name} (rehearsal)")
-                if any(earlier in failed or earlier in skipped for earlier in stages_before(recipe, name)):
-                    skipped.append(name)
-                    console.say("  not tried: an earlier stage failed")
-                    continue
-                try:
-                    run_stage(replace(context, name=name))
-                except UserError as error:
-                    failed[name] = error
-                    console.error(error)
-            if not failed:
-                write_report(run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if failed:
-        raise UserError(
-            f"the rehearsal found {len(failed)} problem(s) that a real run would have met",
-            why="\n".join(f"{name}: {error.what}" for name, error in failed.items()),
-            fix="mend what is said above, then rehearse again"
-            + (f" (not tried yet: {', '.join(skipped)})" if skipped else ""),
-        )
-    console.say(f"\nThe rehearsal went through: {', '.join(chosen)}. Nothing was kept.")
 
 
 def say_what_next(run: Run, seconds: float) -> None:

@@ -65,11 +65,13 @@ class Compute:
 
 def choose_compute(context: Context, config: ModelConfig) -> Compute:
     """The dtype of an existing plan, the recipe's, or the one measured to be faster on the model's own shapes."""
-    device = "cuda" if context.machine.gpus else "cpu"
+    device = context.machine.device
+    # The same bits after a resume: the same kernels, and sums cut over the same number of threads.
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     torch.set_num_threads(context.machine.cores)
     if context.stage.plan.exists():
         plan = read_json(context.stage.plan)
-        torch.set_num_threads(plan["threads"])  # sums are split by threads, so that the numbers depend on them
+        torch.set_num_threads(plan["threads"])
         return Compute(plan["device"], plan["dtype"], plan["dtype_reason"], plan["gflops"])
     if context.settings.dtype != "auto":
         return Compute(device, context.settings.dtype, "the recipe says so", {})
@@ -163,7 +165,8 @@ def say_plan(plan: Plan, model: BaseLLM, material: Material) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.say(f"  {trained:,} weights to train, on {len(material.sizes):,} rows")
     console.say(f"  {plan.dtype}: {plan.dtype_reason}")
-    console.say(f"  {plan.total_steps:,} steps ({plan.total_steps_reason}); about {plan.memory_bytes / 1e9:.1f} GB of memory")
+    memory = f"about {plan.memory_bytes / 1e9:.1f} GB of memory"
+    console.say(f"  {plan.total_steps:,} steps ({plan.total_steps_reason}); {memory}")
 
 
 def run_training(

@@ -70,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
-def publish_folder(target: Path, write: Callable[[Path], None]) -> None:
+def publish_folder(target: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary folder, brings it to the disk, and renames it to `target`, replacing what is there.
 
     A crash, or an error of `write`, leaves `target` as it was.

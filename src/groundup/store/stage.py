@@ -105,11 +105,15 @@ class Stage:
         To be called while holding the lock.
         """
         atomic.remove_leftovers(self.root)
-        if self._start.exists() and files.read_json(self._start)["fingerprint"] == fingerprint:
+        if self.is_begun(fingerprint):
             return True
         self.clear()
         files.write_json(self._start, {"fingerprint": fingerprint, "started_at": _now()})
         return False
+
+    def is_begun(self, fingerprint: str) -> bool:
+        """Whether what is here, finished or not, was made from this very fingerprint."""
+        return self._start.exists() and files.read_json(self._start)["fingerprint"] == fingerprint
 
     def clear(self) -> None:
         """Removes what the stage made, and nothing else: files of yours stay, and what links point to stays.
@@ -187,7 +191,7 @@ class Stage:
         steps = {path: int(match[1]) for path, match in found.items() if match}
         return sorted(steps, key=lambda path: steps[path])
 
-    def publish_checkpoint(self, step: int, write: Callable[[Path], None], keep: int = 2) -> Path:
+    def publish_checkpoint(self, step: int, write: Callable[[Path], object], keep: int = 2) -> Path:
         """Lets `write` fill a checkpoint's folder, which appears whole or not at all; keeps the `keep` newest (>= 1).
 
         Raises:
