@@ -78,7 +78,8 @@ class Said:
         """Exit code 2, no traceback, and every part is in the message."""
         assert self.code == 2, f"exit code {self.code}\n{self.out}\n{self.err}"
         assert "Traceback" not in self.err + self.out
-        assert "fix:" in self.err or "Usage:" in self.err, f"no remedy:\n{self.err}"
+        remedies = ("fix:", "Usage:", "should be", "raise one")
+        assert any(remedy in self.err for remedy in remedies), f"no remedy:\n{self.err}"
         for part in parts:
             assert part in self.err, f"{part!r} is not in:\n{self.err}"
 

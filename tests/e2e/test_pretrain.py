@@ -143,7 +143,8 @@ def test_more_training_from_the_base_model(base, groundup, write, tmp_path):
     assert said.code == 0, said.err
     old = read_json(base / "pretrain" / "result.json")["before"]["eval_loss"]
     assert read_json(tmp_path / "runs" / "more" / "pretrain" / "result.json")["before"]["eval_loss"] < old
-    groundup("run", "more.yaml", "--set", "pretrain.max_length=65").refused("max_length", "at most 64")
+    said = groundup("run", "more.yaml", "--set", "pretrain.max_length=65")
+    said.refused("beyond the model's context (64)", "at most 64")
 
 
 def test_chat_continues_a_text(base, in_shell):

@@ -74,17 +74,9 @@ PAIRS = [
 
 def config(kind, folder, **options):
     common = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": [],
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "train_sampling_strategy": "sequential",
-        "max_length": None,
-        "max_steps": STEPS,
+        **{"output_dir": str(folder), "use_cpu": True, "bf16": False, "gradient_checkpointing": False},
+        **{"report_to": [], "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True},
+        **{"train_sampling_strategy": "sequential", "max_length": None, "max_steps": STEPS},
         "per_device_train_batch_size": BATCH,
     }
     return kind(**common | options)
@@ -92,19 +84,13 @@ def config(kind, folder, **options):
 
 def sft_trainer(model, tokenizer, rows, folder, **options):
     arguments = config(SFTConfig, folder, **options)
-    return SFTTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
+    return SFTTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
 def dpo_trainer(model, reference, tokenizer, rows, folder, **options):
-    return DPOTrainer(
-        model=model,
-        ref_model=reference,
-        args=config(DPOConfig, folder, beta=BETA, **options),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
+    arguments = config(DPOConfig, folder, beta=BETA, **options)
+    rows = Dataset.from_list(rows)
+    return DPOTrainer(model, reference, arguments, train_dataset=rows, processing_class=tokenizer)
 
 
 def plain(folder):
@@ -258,9 +244,6 @@ def test_a_token_across_the_prompts_end_is_context_here_and_learned_in_trl(chat_
     )
 
 
-# One row's numbers.
-
-
 @pytest.mark.parametrize(
     ("rows", "options"), [(MESSAGES, {"assistant_only_loss": True}), (COMPLETIONS * 2, {})]
 )
@@ -313,9 +296,6 @@ def test_the_numbers_of_each_pair(chat_folder, tokenizer, adapter, tmp_path):
         assert {"logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies"} <= found.keys()
         margins.append(found["rewards/margins"])
     assert min(margins) < -0.03 and max(margins) > 0.03
-
-
-# Training.
 
 
 def our_steps(model, objective, records, row_tokens, settings, folder):

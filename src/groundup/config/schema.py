@@ -119,6 +119,9 @@ class TrainSettings(Settings):
     max_minutes: float = Field(
         0.0, ge=0.0, description="frozen into a number of steps after measuring a few; 0: no limit"
     )
+    optim: Literal["adamw_torch", "muon"] = Field(
+        "adamw_torch", description="muon: for the decoder's whole matrices, and AdamW for the rest"
+    )
     weight_decay: float = Field(0.0, ge=0.0)
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.999
@@ -179,6 +182,7 @@ class PretrainSettings(StageSettings, TrainSettings):
     )
     sample_prompts: list[str] = Field(default_factory=lambda: ["The ", "This function returns "])
     learning_rate: PositiveFloat = 3e-3
+    optim: Literal["adamw_torch", "muon"] = "muon"
     weight_decay: float = Field(0.1, ge=0.0)
     adam_beta2: Fraction = 0.95
 
@@ -195,6 +199,12 @@ class PostTrainSettings(StageSettings, TrainSettings):
     batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
     sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
     sample_tokens: PositiveInt = 96
+
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> PostTrainSettings:
+        if self.optim == "muon" and self.lora:
+            raise ValueError("optim: muon is for whole matrices: use adamw_torch for an adapter, or set lora: false")
+        return self
 
     @model_validator(mode="after")
     def _something_held_out(self) -> PostTrainSettings:

@@ -57,11 +57,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     weights = load_file(folder / WEIGHTS)
     shapes, wanted = ({name: tuple(t.shape) for name, t in state.items()} for state in (weights, parameters))
     if shapes != wanted:
-        name = sorted(shapes.keys() ^ wanted.keys() or {name for name in wanted if shapes[name] != wanted[name]})[0]
+        name = min({name for name, _ in shapes.items() ^ wanted.items()})
+        here, there = wanted.get(name, "missing"), shapes.get(name, "missing")
         raise UserError(
             "the checkpoint does not fit the model",
             where=str(folder),
-            why=f"{name} is {shapes.get(name, 'missing')} in the checkpoint, {wanted.get(name, 'missing')} in the model",
+            why=f"{name} is {there} in the checkpoint and {here} in the model",
             fix="remove the stage's folder to train it again",
         )
     with torch.no_grad():
@@ -70,7 +71,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     moments = load_file(folder / OPTIMIZER)
     for name, p in parameters.items():
         optimizer.state[p] = {
-            key.rpartition("/")[2]: value.to(p.device) if key.endswith("/step") else value.to(p.device, p.dtype)
+            key.rpartition("/")[2]: value.to(p.device)
+            if key.endswith("/step")
+            else value.to(p.device, p.dtype)
             for key, value in moments.items()
             if key.rpartition("/")[0] == name
         }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -60,7 +61,9 @@ def train(
     log = MetricLog(stage, state)
     if state.step == 0:
         log.log(0, **evaluate())
-    with console.progress(title, total=total_steps, unit="step", start=state.step) as bar, polite_interrupt() as stop:
+    write_checkpoint = partial(save_checkpoint, model=model, optimizer=optimizer, state=state)
+    progress = console.progress(title, total=total_steps, unit="step", start=state.step)
+    with progress as bar, polite_interrupt() as stop:
         while state.step < total_steps:
             began = time.perf_counter()
             rows = [row.to(device) for row in rows_of(state.step)]
@@ -85,11 +88,7 @@ def train(
                 log.log(state.step, **evaluate())
             if state.step % settings.save_steps == 0 or state.step == total_steps or stop.is_set():
                 state.logged_lines = log.lines
-                stage.publish_checkpoint(
-                    state.step,
-                    lambda folder: save_checkpoint(folder, model, optimizer, state),
-                    keep=settings.save_total_limit,
-                )
+                stage.publish_checkpoint(state.step, write_checkpoint, keep=settings.save_total_limit)
             if stop.is_set():
                 log.close()
                 raise KeyboardInterrupt

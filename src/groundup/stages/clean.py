@@ -21,13 +21,6 @@ def run(context: Context) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     dropped: list[dict[str, str]] = []
     publish_folder(context.stage.data, lambda folder: _write(context, folder, ledger, counts, dropped))
-    ledger.check(context.settings.data.max_bad_rows)
-    if not counts["documents"]["train"] or not counts["documents"]["heldout"]:
-        raise UserError(
-            f"{ledger.kept} documents are too few to hold any out",
-            where=", ".join(context.settings.data.path),
-            fix="add text, or raise holdout",
-        )
     console.say(f"  {ledger}")
     return {"kind": "clean", "rows": ledger.as_dict(), **counts, "dropped": dropped}
 
@@ -64,3 +57,10 @@ def _write(context: Context, folder: Any, ledger: Ledger, counts: dict[str, Any]
             counts["documents"][part] += 1
             counts["bytes"][part] += len(text.encode("utf-8"))
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    if not counts["documents"]["train"] or not counts["documents"]["heldout"]:
+        raise UserError(
+            f"{ledger.kept} documents are too few to hold any out",
+            where=", ".join(data.path),
+            why=str(ledger),
+            fix="add text, or raise holdout",
+        )

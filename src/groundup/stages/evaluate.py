@@ -45,7 +45,7 @@ def run(context: Context) -> dict[str, Any]:
     for number, compared in enumerate(chain_of(context, origin)):
         console.say(f"  {compared.name}")
         loaded = with_chat(load_for_inference(compared.source, (origin or context).run, dtype), context)
-        dtype = str(loaded.model.compute_dtype).removeprefix("torch.")  # the same for all, or they could not be compared
+        dtype = str(loaded.model.compute_dtype).removeprefix("torch.")  # one for all, to compare them
         counted = ledger if number == 0 else Ledger(None)
         metrics = measure(context, loaded, conversations, pairs, counted)
         models.append({"name": compared.name, "metrics": metrics})

@@ -14,7 +14,6 @@ from groundup.stages.run import choose_stages
 from groundup.store import Run, Stage
 from groundup.store.files import read_json
 
-
 DONE = "done"
 
 

@@ -157,7 +157,7 @@ def reference_logps(
     """Log-probabilities of every pair that will be seen, by the model as the stage begins: the reference.
 
     Computed once, on the very rows of the first epoch, so that the first step's margins are exactly zero; kept in
-    `data/reference.json`, because a resumed run no longer has that model.
+    `data/reference.json` for a resumed run.
     """
     path = context.stage.data / "reference.json"
     if path.exists():

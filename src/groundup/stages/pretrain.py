@@ -129,7 +129,7 @@ def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
             )
         if settings.max_length > config.max_position_embeddings:
             raise UserError(
-                f"max_length is {settings.max_length}, and the model's context ends at {config.max_position_embeddings}",
+                f"max_length ({settings.max_length}) is beyond the model's context ({config.max_position_embeddings})",
                 where=f"stages.{context.name}.max_length",
                 fix=f"set max_length to at most {config.max_position_embeddings}",
             )

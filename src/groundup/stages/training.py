@@ -13,8 +13,10 @@ import torch
 
 from groundup import console
 from groundup.batch import Batch, Record, Stream, pack_step
+from groundup.config.schema import TrainSettings
 from groundup.engine import train
-from groundup.engine.loop import backward
+from groundup.engine.loop import backward, update
+from groundup.engine.optimizer import make_optimizer
 from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes
 from groundup.machine.plan import Plan, check_disk, choose_row_tokens, planned_memory_bytes
@@ -24,7 +26,7 @@ from groundup.stages.context import REHEARSAL_STEPS, Context
 from groundup.store.files import read_json, read_jsonl, write_json
 
 LAYOUT = "shared"
-TIMED_STEPS = 3
+TIMED_STEPS = 5
 SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
 GEMM_TOKENS = 1024
 
@@ -134,22 +136,23 @@ def _total_steps(context: Context, model: BaseLLM, material: Material, plan: Pla
     steps = settings.max_steps or material.stream.steps_for(settings.num_train_epochs)
     reason = "max_steps" if settings.max_steps else f"num_train_epochs: {settings.num_train_epochs:g}"
     if settings.max_minutes:
-        seconds = _seconds_a_step(model, material, plan)
+        seconds = _seconds_a_step(model, material, plan, settings)
         fitting = max(1, int(settings.max_minutes * 60 * SHARE_FOR_STEPS / seconds))
         if fitting < steps:
             return fitting, f"max_minutes: {settings.max_minutes:g} at {seconds:.2f} s a step, measured"
     return steps, reason
 
 
-def _seconds_a_step(model: BaseLLM, material: Material, plan: Plan) -> float:
-    """Median time of a step's forward and backward; nothing is updated, so nothing depends on it but the plan."""
+def _seconds_a_step(model: BaseLLM, material: Material, plan: Plan, settings: TrainSettings) -> float:
+    """Median time of whole steps with a learning rate of zero: nothing depends on them but the plan."""
+    optimizer = make_optimizer(model, settings)
     times = []
     for step in range(TIMED_STEPS + 1):
         began = time.perf_counter()
         for row in material.rows_of(step, plan.row_tokens):
             backward(model, material.objective, row.to(plan.device))
+        update(model, optimizer, 0.0, settings.max_grad_norm)
         times.append(time.perf_counter() - began)
-    model.zero_grad(set_to_none=True)
     return float(np.median(times[1:]))  # the first one warms up
 
 
