@@ -25,7 +25,20 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = ["red", "green", "blue", "stone", "river", "cloud", "seven", "apple", "winter", "lamp", "north", "song"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "stone",
+    "river",
+    "cloud",
+    "seven",
+    "apple",
+    "winter",
+    "lamp",
+    "north",
+    "song",
+]
 
 CHAIN = """\
 description: all post-training stages

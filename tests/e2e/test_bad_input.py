@@ -6,7 +6,13 @@ import time
 
 import pytest
 
-FAST = ["--set=max_steps=1", "--set=dtype=float32", "--set=sample_count=0", "--set=batch_size=4", "--set=holdout=0.3"]
+FAST = [
+    "--set=max_steps=1",
+    "--set=dtype=float32",
+    "--set=sample_count=0",
+    "--set=batch_size=4",
+    "--set=holdout=0.3",
+]
 
 
 @pytest.fixture
@@ -72,7 +78,9 @@ def test_some_rows_without_answers(model, write, conversation, groundup, tmp_pat
     nothing_half_written(tmp_path / "runs" / "sft-rows")
     listed = (tmp_path / "runs" / "sft-rows" / "sft" / "quarantine.jsonl").read_text()
     assert '"line": 8' in listed or '"line":8' in listed
-    assert groundup("sft", "--model", model, "--data", file, *FAST, "--set", "data.max_bad_rows=0.1").code == 0
+    assert (
+        groundup("sft", "--model", model, "--data", file, *FAST, "--set", "data.max_bad_rows=0.1").code == 0
+    )
 
 
 def test_data_of_the_wrong_kind(model, chat_file, pairs_file, groundup, clean):
@@ -129,7 +137,9 @@ def test_a_single_row(model, conversation, write, groundup):
 
 
 def test_nothing_held_out(model, chat_file, write, groundup, clean):
-    groundup("sft", "--model", model, "--data", chat_file, "--set", "holdout=0").refused("holdout is 0", "eval_data")
+    groundup("sft", "--model", model, "--data", chat_file, "--set", "holdout=0").refused(
+        "holdout is 0", "eval_data"
+    )
     write("my.yaml", f"stages:\n  sft:\n    from: {model}\n    data: {chat_file}\n    holdout: 0\n")
     groundup("run", "my.yaml").refused("my.yaml:2", "holdout is 0", "eval_data")
     clean("my.yaml")
@@ -182,14 +192,18 @@ def test_a_model_without_a_chat_template(base_model, chat_file, groundup, tmp_pa
 
 
 def test_a_template_that_is_not_there(model, chat_file, groundup):
-    groundup("sft", "--model", model, "--data", chat_file, "--set", "chat.chat_template=no.jinja").refused("no.jinja")
+    groundup("sft", "--model", model, "--data", chat_file, "--set", "chat.chat_template=no.jinja").refused(
+        "no.jinja"
+    )
 
 
 def test_an_adapter_whose_base_is_gone(chain, chat_file, groundup, tmp_path):
     adapter = shutil.copytree(chain.root / "sft" / "final", tmp_path / "adapter")
     config = adapter / "adapter_config.json"
     config.write_text(config.read_text().replace("tiny", "gone"))
-    groundup("sft", "--model", adapter, "--data", chat_file).refused("adapter_config.json", "base_model_name_or_path")
+    groundup("sft", "--model", adapter, "--data", chat_file).refused(
+        "adapter_config.json", "base_model_name_or_path"
+    )
 
 
 # The run's folder
@@ -210,7 +224,9 @@ def test_out_is_a_file(model, rows, write, groundup, clean):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
 def test_out_where_nothing_can_be_made(model, rows, groundup, clean):
-    groundup("sft", "--model", model, *rows, "--out", "/proc/groundup/run").refused("/proc/groundup/run", "folder")
+    groundup("sft", "--model", model, *rows, "--out", "/proc/groundup/run").refused(
+        "/proc/groundup/run", "folder"
+    )
     clean()
 
 
@@ -286,11 +302,17 @@ def test_yaml_numbers(model, chat_file, write, groundup, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "parts"),
     [
-        ("  dpo: {{from: sfft, data: {pairs}}}\n  sft: {{from: {model}, data: {chat}}}", ["my.yaml:2", "`sft`"]),
+        (
+            "  dpo: {{from: sfft, data: {pairs}}}\n  sft: {{from: {model}, data: {chat}}}",
+            ["my.yaml:2", "`sft`"],
+        ),
         ("  dpo: {{from: nowhere-to-be-found, data: {pairs}}}", ["nowhere-to-be-found", "stage dpo"]),
         ("  clean: {{data: {chat}}}\n  tokenizer: {{from: cleen}}", ["my.yaml:3", "cleen", "`clean`"]),
         ("  clean: {{data: {chat}}}\n  tokenizer: {{from: x}}", ["my.yaml:3", "no stage `x`", "kind clean"]),
-        ("  clean: {{data: {chat}}}\n  dpo: {{from: clean, data: {pairs}}}", ["my.yaml:3", "makes documents"]),
+        (
+            "  clean: {{data: {chat}}}\n  dpo: {{from: clean, data: {pairs}}}",
+            ["my.yaml:3", "makes documents"],
+        ),
         ("  a: {{kind: sft, from: b, data: {chat}}}\n  b: {{kind: sft, from: a, data: {chat}}}", ["circle"]),
         ("  pretrain: {{from: shards}}", ["my.yaml:2", "shards"]),
         ("  models: {{kind: sft, from: {model}, data: {chat}}}", ["my.yaml:2", "models"]),

@@ -45,7 +45,10 @@ def test_the_folder_of_the_run(chain):
         }
         assert len(read_jsonl(stage.data / "heldout.jsonl")) == 3
         assert all(sample["before"] != sample["after"] for sample in read_json(stage.result)["samples"])
-    assert [path.name for path in run.stage("sft").checkpoints()] == ["checkpoint-000002", "checkpoint-000004"]
+    assert [path.name for path in run.stage("sft").checkpoints()] == [
+        "checkpoint-000002",
+        "checkpoint-000004",
+    ]
     merged = {file.name for file in run.stage("merge").final.iterdir()}
     assert merged == TOKENIZER | {"model.safetensors", "config.json", "generation_config.json"}
     assert read_json(run.stage("merge").result)["max_logit_difference"] < 1e-4
@@ -55,7 +58,11 @@ def test_what_the_stages_measured(chain):
     run = Run.open(chain.root, create=False)
     for name, count, names in (
         ("sft", 4, {"loss", "grad_norm", "learning_rate", "eval_loss"}),
-        ("dpo", 3, {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"}),
+        (
+            "dpo",
+            3,
+            {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"},
+        ),
     ):
         stage = run.stage(name)
         steps = [line["step"] for line in read_jsonl(stage.metrics) if "loss" in line]
@@ -96,7 +103,13 @@ def test_the_report_is_one_page_of_all_stages(chain):
 
 
 def test_the_console_says_where_everything_is(chain):
-    for part in ("report.html", "groundup chat runs/chain", "tensorboard --logdir runs/chain", "run.log", "[4/4] eval"):
+    for part in (
+        "report.html",
+        "groundup chat runs/chain",
+        "tensorboard --logdir runs/chain",
+        "run.log",
+        "[4/4] eval",
+    ):
         assert part in chain.said.out
     assert chain.said.err == ""
     assert "[4/4] eval" in (chain.root / "run.log").read_text()
@@ -145,6 +158,21 @@ def test_the_same_files_by_another_path_are_the_same_run(copy_of_chain, chat_fil
     )
     assert said.code == 0, said.err
     assert states(said) == dict.fromkeys(STAGES, True)
+
+
+def test_the_resolved_recipe_is_the_same_run(copy_of_chain, groundup):
+    """Defaults that are written out ask for nothing else: DPO goes on with the adapter of SFT."""
+    said = groundup("run", "runs/chain/recipe.yaml")
+    assert said.code == 0, said.err
+    assert states(said) == dict.fromkeys(STAGES, True)
+    said = groundup("run", "runs/chain/recipe.yaml", "--set", "dpo.beta=0.2", "--until", "dpo")
+    assert said.code == 0 and "the adapter that is there: r 4" in said.out, said.err
+
+
+def test_a_changed_stage_that_is_left_out_is_told(copy_of_chain, groundup):
+    said = groundup("run", "chain.yaml", "--set", "sft.max_steps=1", "--only", "dpo")
+    assert said.code == 0 and "stage sft is used as it is" in said.err
+    assert groundup("run", "chain.yaml", "--only", "merge").err == ""
 
 
 def test_a_changed_row_runs_what_reads_it(copy_of_chain, groundup, write, conversation):

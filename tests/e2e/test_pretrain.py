@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from groundup.cli import main
+from groundup.infer import load_for_inference
 from groundup.store.files import read_json, read_jsonl
 from groundup.tokenizer import TokenShards
 
@@ -58,7 +59,9 @@ def test_every_document_is_accounted_for(base):
     assert list(rows["filtered"].values()) == [1]
     assert sum(result["documents"].values()) == 10 and min(result["documents"].values()) > 0
     parts = [read_jsonl(base / "clean" / "data" / f"{part}.jsonl") for part in ("train", "heldout")]
-    assert sorted(row["text"] for rows in parts for row in rows) == sorted(text(number) for number in range(10))
+    assert sorted(row["text"] for rows in parts for row in rows) == sorted(
+        text(number) for number in range(10)
+    )
 
 
 def test_the_shards_hold_every_text(base):
@@ -77,17 +80,17 @@ def test_the_base_model(base):
     result = read_json(base / "pretrain" / "result.json")
     assert result["steps"] == 6
     assert result["after"]["eval_bits_per_byte"] < result["before"]["eval_bits_per_byte"]
-    assert set(result["baselines"]) == {"gzip", "xz"} and all(value > 0 for value in result["baselines"].values())
+    assert set(result["baselines"]) == {"gzip", "xz"} and all(
+        value > 0 for value in result["baselines"].values()
+    )
     assert all(sample["after"] for sample in result["samples"])
-    before, after = ([line for line in read_jsonl(base / "pretrain" / "metrics.jsonl") if "eval_loss" in line])
+    before, after = [line for line in read_jsonl(base / "pretrain" / "metrics.jsonl") if "eval_loss" in line]
     assert (before["step"], after["step"]) == (0, 6)
     assert "gzip" in (base / "report.html").read_text()
 
 
 def test_others_open_the_base_model(base):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from groundup.infer import load_for_inference
 
     final = base / "pretrain" / "final"
     tokenizer = AutoTokenizer.from_pretrained(final)
@@ -161,11 +164,27 @@ def test_a_base_model_is_no_start_for_conversations(base, chat_file, groundup, w
     line = ["sft", "--model", base, "--data", chat_file, "--set", "max_steps=1", "--set", "dtype=float32"]
     groundup(*line).refused("no chat template", "chat.chat_template")
     template = write("t.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eos|>{% endfor %}")
-    said = groundup(*line, "--set", f"chat.chat_template={template}", "--set", "max_length=2048", "--out", "tuned")
+    said = groundup(
+        *line, "--set", f"chat.chat_template={template}", "--set", "max_length=2048", "--out", "tuned"
+    )
     said.refused("context ends at 64")
     short = write("short.jsonl", [{"prompt": f"Say {i}", "completion": f"{i}"} for i in range(9)])
     line[4] = short
-    said = groundup(*line, "--set", f"chat.chat_template={template}", "--set", "holdout=0.3", "--out", "tuned")
+    said = groundup(
+        *line, "--set", f"chat.chat_template={template}", "--set", "holdout=0.3", "--out", "tuned"
+    )
     assert said.code == 0, said.err
     saved = AutoTokenizer.from_pretrained(tmp_path / "tuned" / "sft" / "final")
     assert saved.chat_template == template.read_text()
+    template.unlink()
+    assert load_for_inference(str(tmp_path / "tuned"), dtype="float32").has_template
+    recipe = f"""stages:
+  clean:
+    data: {{path: {short}, columns: {{text: prompt}}}}
+    min_chars: 0
+    holdout: 0.4
+  shards: {{from: clean, tokenizer: {base / "tokenizer" / "final"}}}
+  pretrain: {{from: shards, model: tuned, max_length: 64}}
+"""
+    write("more.yaml", recipe)
+    groundup("run", "more.yaml").refused("'tuned' is an adapter", "groundup merge")

@@ -19,14 +19,18 @@ def test_sft_then_dpo_then_merge_then_eval(model, chat_file, pairs_file, groundu
     said = groundup("sft", "--model", model, "--data", chat_file, *BATCH)
     assert said.code == 0, said.err
     assert "runs/sft-chat/report.html" in said.out
-    said = groundup("dpo", "--model", "runs/sft-chat", "--data", pairs_file, *BATCH, "--set", "max_minutes=0.05")
+    said = groundup(
+        "dpo", "--model", "runs/sft-chat", "--data", pairs_file, *BATCH, "--set", "max_minutes=0.05"
+    )
     assert said.code == 0, said.err
     named = read_json(tmp_path / "runs" / "dpo-pairs" / "dpo" / "final" / "adapter_config.json")
     assert named["base_model_name_or_path"] == str(model.resolve())
     assert groundup("merge", "runs/dpo-pairs", "--out", "merged").code == 0
     assert read_json(tmp_path / "merged" / "merge" / "result.json")["max_logit_difference"] < 1e-4
 
-    said = groundup("eval", "merged/merge", "--data", chat_file, "--set", "sample_count=1", "--set", "sample_tokens=3")
+    said = groundup(
+        "eval", "merged/merge", "--data", chat_file, "--set", "sample_count=1", "--set", "sample_tokens=3"
+    )
     assert said.code == 0, said.err
     (result,) = [read_json(path) for path in (tmp_path / "runs").glob("eval-*/eval/result.json")]
     assert [one["name"] for one in result["models"]] == ["base", "merge"]
@@ -106,7 +110,13 @@ def test_doctor_against_a_run(copy_of_chain, groundup, monkeypatch):
 
 def test_chat_through_a_pipe(chain, in_shell):
     said = in_shell(
-        "chat", chain.root, "--max-new-tokens", "4", "--temperature", "0", typed="Say red.\n\nSay blue.\n/exit\nmore\n"
+        "chat",
+        chain.root,
+        "--max-new-tokens",
+        "4",
+        "--temperature",
+        "0",
+        typed="Say red.\n\nSay blue.\n/exit\nmore\n",
     )
     assert said.code == 0, said.err
     assert len(said.out.splitlines()) >= 2
@@ -120,15 +130,22 @@ def test_chat_speaks_as_the_run_was_trained(chain):
     assert str(loaded.model.compute_dtype) == "torch.float32"
 
 
-def test_all_weights(model, chat_file, groundup, tmp_path):
+def test_all_weights(model, chat_file, write, groundup, tmp_path):
     """lora: false makes a whole model; going on from an adapter folds it in first; there is nothing to merge."""
-    said = groundup("sft", "--model", model, "--data", chat_file, *BATCH, "--set", "lora=false", "--out", "full")
+    said = groundup(
+        "sft", "--model", model, "--data", chat_file, *BATCH, "--set", "lora=false", "--out", "full"
+    )
     assert said.code == 0, said.err
     files = {path.name for path in (tmp_path / "full" / "sft" / "final").iterdir()}
     assert "model.safetensors" in files and "adapter_config.json" not in files
     groundup("merge", "full").refused("nothing to merge")
+    text = f"stages:\n  sft: {{from: {model}, data: {chat_file}, lora: false}}\n  merge: {{from: sft}}\n"
+    groundup("run", write("whole.yaml", text)).refused("nothing to merge", "lora: false")
+    assert not (tmp_path / "runs" / "whole").exists()
     assert groundup("sft", "--model", model, "--data", chat_file, *BATCH, "--out", "one").code == 0
-    said = groundup("sft", "--model", "one", "--data", chat_file, *BATCH, "--set", "lora=false", "--out", "two")
+    said = groundup(
+        "sft", "--model", "one", "--data", chat_file, *BATCH, "--set", "lora=false", "--out", "two"
+    )
     assert said.code == 0, said.err
     before = [read_json(tmp_path / run / "sft" / "result.json") for run in ("one", "two")]
     assert before[1]["before"]["eval_loss"] == pytest.approx(before[0]["after"]["eval_loss"], abs=1e-4)
@@ -138,6 +155,8 @@ def test_an_adapter_of_another_shape(chain, pairs_file, groundup):
     """Going on with an adapter keeps its shape; asking for another one is refused."""
     line = ["dpo", "--model", chain.root / "sft", "--data", pairs_file, *BATCH]
     groundup(*line, "--set", "lora.r=2").refused("another shape", "leave lora out")
+    fewer = ["--set=lora.r=4", "--set=lora.lora_alpha=8", "--set=lora.target_modules=[q_proj]"]
+    groundup(*line, *fewer).refused("another shape", "q_proj")
     assert groundup(*line, "--set", "lora.r=4", "--set", "lora.lora_alpha=8").code == 0
 
 
@@ -169,15 +188,22 @@ def test_a_rehearsal_lists_what_would_fail_late(chain_text, base_model, chat_fil
     from: {base_model}
     data: {chat_file}
     dtype: float32
-  whole:
-    kind: merge
+  short:
+    kind: sft
     from: merge
+    data: {chat_file}
+    max_length: 8
+  after:
+    kind: merge
+    from: short
 """
     write("chain.yaml", chain_text + extra)
     before = set(os.listdir(tempfile.gettempdir()))
     said = groundup("run", "chain.yaml", "--rehearse")
-    said.refused("2 problem(s)", "late: The model has no chat template.", "whole: stage whole has nothing to merge")
-    assert "[4/6] eval" in said.out
+    said.refused(
+        "2 problem(s)", "late: The model has no chat template.", "short: no rows are left", "yet: after"
+    )
+    assert "[4/7] eval" in said.out
     assert not (tmp_path / "runs").exists()
     assert not {name for name in set(os.listdir(tempfile.gettempdir())) - before if "rehearsal" in name}
 
@@ -196,7 +222,9 @@ def test_held_out_rows_are_never_trained_on(model, conversation, write, groundup
     rows = [conversation(i) for i in range(10)]
     data = write("data.jsonl", [*rows, rows[9]])
     heldout = write("heldout.jsonl", rows[:3])
-    said = groundup("sft", "--model", model, "--data", data, "--eval-data", heldout, *FAST, "--set=batch_size=2")
+    said = groundup(
+        "sft", "--model", model, "--data", data, "--eval-data", heldout, *FAST, "--set=batch_size=2"
+    )
     assert said.code == 0, said.err
     stage = Run.open(tmp_path / "runs" / "sft-data", create=False).stage("sft")
     result = read_json(stage.result)["rows"]

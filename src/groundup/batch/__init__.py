@@ -5,4 +5,14 @@ from groundup.batch.rows import build_row, pack_step
 from groundup.batch.stream import Stream
 from groundup.batch.types import Batch, Stats
 
-__all__ = ["LAYOUTS", "Batch", "Chain", "Record", "Stats", "Stream", "build_row", "pack_step", "segment_tokens"]
+__all__ = [
+    "LAYOUTS",
+    "Batch",
+    "Chain",
+    "Record",
+    "Stats",
+    "Stream",
+    "build_row",
+    "pack_step",
+    "segment_tokens",
+]

@@ -46,7 +46,9 @@ def build_row(records: Sequence[Record], layout: str, *, token_weight: float, gr
     offset_by_record = np.cumsum([0] + [tree.tokens for tree in trees])
     reads = [len(target) for tree in trees for target in tree.target]
     columns = {
-        name: torch.tensor([value for record in records for value in record.sequence[name]], dtype=torch.float32)
+        name: torch.tensor(
+            [value for record in records for value in record.sequence[name]], dtype=torch.float32
+        )
         for name in records[0].sequence
     }
     start, length, parent, token, position = _segments(trees)
@@ -56,7 +58,9 @@ def build_row(records: Sequence[Record], layout: str, *, token_weight: float, gr
         start_S=start,
         length_S=length,
         parent_S=parent,
-        source_N=_long(np.concatenate([s + at for tree, at in zip(trees, offset_by_record) for s in tree.source])),
+        source_N=_long(
+            np.concatenate([s + at for tree, at in zip(trees, offset_by_record) for s in tree.source])
+        ),
         target_N=_long(np.concatenate([target for tree in trees for target in tree.target])),
         reads_Q=_long(np.array(reads)),
         sequences_G=_long(np.array([len(tree.target) for tree in trees])),

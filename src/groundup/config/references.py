@@ -19,7 +19,7 @@ ACCEPTED = {
     ("pretrain", "model"): MODELS,
     ("sft", "from"): MODELS,
     ("dpo", "from"): MODELS,
-    ("merge", "from"): MODELS,
+    ("merge", "from"): ("sft", "dpo"),
     ("eval", "from"): MODELS,
 }
 MAKES = {"clean": "documents", "tokenizer": "a tokenizer", "shards": "token shards", "eval": "a comparison"}

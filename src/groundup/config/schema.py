@@ -203,7 +203,9 @@ class PostTrainSettings(StageSettings, TrainSettings):
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> PostTrainSettings:
         if self.optim == "muon" and self.lora:
-            raise ValueError("optim: muon is for whole matrices: use adamw_torch for an adapter, or set lora: false")
+            raise ValueError(
+                "optim: muon is for whole matrices: use adamw_torch for an adapter, or set lora: false"
+            )
         return self
 
     @model_validator(mode="after")

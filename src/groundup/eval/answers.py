@@ -31,7 +31,11 @@ def answer_prompts(
     asked = [render_prompt(tokenizer, prompt.messages, chat).token.tolist() for prompt in prompts]
     with console.progress("Answering", unit="token") as bar:
         found = generate(
-            model, asked, max_new_tokens=max_new_tokens, stop_tokens=stops, on_token=lambda row, token: bar.advance()
+            model,
+            asked,
+            max_new_tokens=max_new_tokens,
+            stop_tokens=stops,
+            on_token=lambda row, token: bar.advance(),
         )
     return [tokenizer.decode(one.token, skip_special_tokens=True).strip() for one in found]
 

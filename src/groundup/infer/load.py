@@ -72,6 +72,8 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     model.eval()
     tokenizer = load_tokenizer(tokenizer_folder([*reversed(adapters), folder]))
     chat = chat_settings(run)
+    if chat.chat_template and not Path(chat.chat_template).expanduser().is_file() and tokenizer.chat_template:
+        chat = chat.model_copy(update={"chat_template": None})  # trained models carry it in their tokenizer
     stop_tokens = {*templates.stop_tokens(tokenizer, chat), *_declared_stop_tokens(model)}
     return Loaded(model, tokenizer, source.name, chat, tuple(sorted(stop_tokens)), source.path)
 

@@ -29,7 +29,9 @@ def measure_dtypes(shapes: Sequence[Shape], seconds: float = 1.0, device: str = 
     rates: dict[str, float] = {}
     racing = list(DTYPES)
     growing = _growing(shapes)
-    _race({name: {} for name in racing}, growing[0], device)  # the first products of a process load their kernels
+    _race(
+        {name: {} for name in racing}, growing[0], device
+    )  # the first products of a process load their kernels
     deadline = time.monotonic() + seconds
     for sizes in growing:
         if rates and time.monotonic() + ROUNDS_PER_SIZE * _predict(sizes, rates, racing) > deadline:

@@ -34,7 +34,9 @@ class Plan:
     total_steps_reason: str
 
 
-def choose_row_tokens(work: Workload, machine: Machine, device: str, longest_tokens: int, step_tokens: int) -> int:
+def choose_row_tokens(
+    work: Workload, machine: Machine, device: str, longest_tokens: int, step_tokens: int
+) -> int:
     """The micro-batch in tokens: as large as helps and fits, never smaller than the longest record.
 
     Raises UserError where even one record does not fit into memory.

@@ -29,7 +29,9 @@ def _write(context: Context, folder: Any, ledger: Ledger, counts: dict[str, Any]
     settings = context.settings
     data = settings.data
     if context.rehearse:
-        data = data.model_copy(update={"subset": min(data.subset or REHEARSAL_DOCUMENTS, REHEARSAL_DOCUMENTS)})
+        data = data.model_copy(
+            update={"subset": min(data.subset or REHEARSAL_DOCUMENTS, REHEARSAL_DOCUMENTS)}
+        )
     holdout = max(settings.holdout, 0.2) if context.rehearse else settings.holdout
     counts |= {"documents": {"train": 0, "heldout": 0}, "bytes": {"train": 0, "heldout": 0}}
     seen: set[str] = set()

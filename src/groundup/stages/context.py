@@ -47,4 +47,3 @@ class Context:
                 fix=f"use one of: {', '.join(right)}" if right else f"add a stage of kind {kind}",
             )
         return self.run.stage(name)
-

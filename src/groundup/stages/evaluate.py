@@ -54,7 +54,11 @@ def run(context: Context) -> dict[str, Any]:
         "kind": "eval",
         "models": models,
         "generations": [
-            {"prompt": prompt.text, "reference": prompt.reference, "answers": {n: a[i] for n, a in answers.items()}}
+            {
+                "prompt": prompt.text,
+                "reference": prompt.reference,
+                "answers": {n: a[i] for n, a in answers.items()},
+            }
             for i, prompt in enumerate(prompts)
         ],
         "rows": ledger.as_dict(),
@@ -130,7 +134,9 @@ def measure(
     if not metrics:
         raise UserError(
             "no rows are left to evaluate on",
-            where=", ".join(context.settings.data.path) if context.settings.data else f"stages.{context.name}",
+            where=", ".join(context.settings.data.path)
+            if context.settings.data
+            else f"stages.{context.name}",
             why=str(ledger),
             fix="name other rows with data, or raise max_length",
         )

@@ -29,8 +29,12 @@ FORMAT = 1
 FIRST_ROWS = 100
 
 _NOT_HASHED: dict[str, Any] = {
-    **dict.fromkeys(("logging_steps", "save_steps", "save_total_limit"), True),  # only what is told on the way
-    **dict.fromkeys(("from_", "tokenizer", "model"), True),  # their content is hashed, however they are spelled
+    **dict.fromkeys(
+        ("logging_steps", "save_steps", "save_total_limit"), True
+    ),  # only what is told on the way
+    **dict.fromkeys(
+        ("from_", "tokenizer", "model"), True
+    ),  # their content is hashed, however they are spelled
     **{key: {"path"} for key in ("data", "eval_data")},
 }
 """Settings that do not change the result by themselves."""
@@ -68,6 +72,13 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
     """
     for name in chosen:
         settings = recipe.stages[name]
+        source = recipe.stages.get(settings.from_ or "")
+        if settings.kind == "merge" and getattr(source, "lora", None) is False:
+            raise UserError(
+                f"stage {name} has nothing to merge: stage {settings.from_} trains the whole model (lora: false)",
+                where=f"stages.{name}.from",
+                fix=f"leave stage {name} out, and name {settings.from_} in its place",
+            )
         for reference in references(settings):
             if reference in recipe.stages:
                 continue
@@ -85,7 +96,9 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
 
 
 def _read_first_rows(data: DataSettings, kind: str) -> None:
-    few = data.model_copy(update={"subset": min(data.subset or FIRST_ROWS, FIRST_ROWS), "max_bad_rows": 0.999})
+    few = data.model_copy(
+        update={"subset": min(data.subset or FIRST_ROWS, FIRST_ROWS), "max_bad_rows": 0.999}
+    )
     ledger = Ledger()
     if kind == "clean":
         for _ in read_documents(few, ledger):
@@ -144,5 +157,9 @@ def _outputs_hash(stage: Stage) -> str:
     """Hash of what the stage made, as its manifest has it; what it said of times and rates does not count."""
     files = read_json(stage.manifest)["files"]
     return fingerprint(
-        [(f["path"], f["xxh3"]) for f in files if f["path"].startswith((stage.final.name + "/", stage.data.name + "/"))]
+        [
+            (f["path"], f["xxh3"])
+            for f in files
+            if f["path"].startswith((stage.final.name + "/", stage.data.name + "/"))
+        ]
     )

@@ -21,5 +21,7 @@ def run(context: Context) -> dict[str, Any]:
             fix="leave this stage out, or name an adapter in its from",
         )
     result = merge_adapter(source.adapter, source.base, context.stage.final)
-    console.say(f"  merged; its logits differ from the adapter's by at most {result['max_logit_difference']:.1e}")
+    console.say(
+        f"  merged; its logits differ from the adapter's by at most {result['max_logit_difference']:.1e}"
+    )
     return {"kind": "merge", **result}

@@ -36,4 +36,6 @@ def find_model(context: Context, name: str) -> ModelFolders:
         )
     folder = plain_folder(base, context.run)
     from_hub = base.kind == "folder" and not Path(base.name).expanduser().exists()
-    return ModelFolders(folder, base.name if from_hub else str(folder.resolve()), adapters[0] if adapters else None)
+    return ModelFolders(
+        folder, base.name if from_hub else str(folder.resolve()), adapters[0] if adapters else None
+    )

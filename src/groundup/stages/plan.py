@@ -43,7 +43,9 @@ def _state(context: Context, done: Collection[str]) -> str:
         return "to do after the stages that it reads" if stage.manifest.exists() else "to do"
     fingerprint = stage_fingerprint(context)
     if stage.manifest.exists():
-        return DONE if stage.finished(fingerprint) else "to do again: its settings, data or inputs have changed"
+        return (
+            DONE if stage.finished(fingerprint) else "to do again: its settings, data or inputs have changed"
+        )
     checkpoints = stage.checkpoints() if stage.is_begun(fingerprint) else []
     return f"goes on from {checkpoints[-1].name}" if checkpoints else "to do"
 

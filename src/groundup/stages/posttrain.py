@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from groundup import console
 from groundup.batch import Batch, Record, Stream, segment_tokens
 from groundup.config.schema import ChatSettings, DpoSettings, LoraSettings
 from groundup.errors import UserError
@@ -63,7 +64,9 @@ def run(context: Context) -> dict[str, Any]:
     heldout = rows.heldout[:REHEARSAL_ITEMS] if context.rehearse else rows.heldout
     if isinstance(context.settings, DpoSettings):
         reference = reference_logps(context, model, material, plan, heldout)
-        material = replace(material, records=lambda ids: with_reference([rows.train[i] for i in ids], reference))
+        material = replace(
+            material, records=lambda ids: with_reference([rows.train[i] for i in ids], reference)
+        )
         heldout = with_reference(heldout, reference)
 
     def evaluate() -> dict[str, float]:
@@ -79,7 +82,9 @@ def run(context: Context) -> dict[str, Any]:
 
     result = run_training(context, model, plan, material, evaluate, f"Training {context.name}")
     save(context, model, source, tokenizer)
-    after = answer_prompts(model, tokenizer, context.recipe.chat, sampled(context, rows), answer_tokens(context))
+    after = answer_prompts(
+        model, tokenizer, context.recipe.chat, sampled(context, rows), answer_tokens(context)
+    )
     samples = [
         {"prompt": prompt.text, "reference": prompt.reference, "before": old, "after": new}
         for prompt, old, new in zip(sampled(context, rows), before, after, strict=True)
@@ -123,19 +128,24 @@ def starting_model(context: Context, source: ModelFolders, compute: Compute) -> 
         attach_lora(model, settings.lora, seed=context.recipe.seed)
         return model.to(compute.device)
     existing = adapter_settings(source.adapter)
-    if "lora" in settings.model_fields_set and not same_shape(existing, settings.lora):
+    # The resolved recipe of a run writes defaults out, so a default asks for nothing.
+    if settings.lora != LoraSettings() and not same_shape(existing, settings.lora):
         raise UserError(
             f"stage {context.name} goes on with an adapter of another shape: {existing}, not {settings.lora}",
             where=f"stages.{context.name}.lora",
             fix="leave lora out to go on with the adapter as it is, or put a merge stage between",
         )
+    console.say(
+        f"  going on with the adapter that is there: r {existing.r}, lora_alpha {existing.lora_alpha:g}"
+    )
     load_adapter(model, source.adapter, trainable=True)
     return model.to(compute.device)
 
 
 def same_shape(one: LoraSettings, other: LoraSettings) -> bool:
     """Whether an adapter made with one setting can go on with the other."""
-    return (one.r, one.scaling) == (other.r, other.scaling)
+    targets = [sorted(each.target_modules) for each in (one, other) if each.target_modules != "all-linear"]
+    return (one.r, one.scaling) == (other.r, other.scaling) and (len(targets) < 2 or targets[0] == targets[1])
 
 
 def material_of(context: Context, records: list[Record]) -> Material:
@@ -147,7 +157,9 @@ def material_of(context: Context, records: list[Record]) -> Material:
         # The reference is computed on the rows that the plan makes; steps can be timed with any other.
         records = with_reference(records, dict.fromkeys(range(len(records)), (0.0, 0.0)))
     sizes = torch.tensor([segment_tokens(record, LAYOUT) for record in records]).numpy()
-    stream = Stream(torch.ones(len(records), dtype=torch.int64).numpy(), settings.batch_size, context.recipe.seed)
+    stream = Stream(
+        torch.ones(len(records), dtype=torch.int64).numpy(), settings.batch_size, context.recipe.seed
+    )
     return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective)
 
 
@@ -169,7 +181,9 @@ def reference_logps(
             yield from step_rows(context, material, plan, step)
         yield from packed_rows(heldout, plan.row_tokens, LAYOUT)
 
-    pairs = steps * context.settings.batch_size + len(heldout)  # with those that the last step takes of the next epoch
+    pairs = steps * context.settings.batch_size + len(
+        heldout
+    )  # with those that the last step takes of the next epoch
     found = record_logps(model, rows(), device=plan.device, total=pairs, title="Reference")
     write_json(path, found)
     return found
@@ -184,14 +198,20 @@ def answers_before(context: Context, model: BaseLLM, tokenizer: Tokenizer, rows:
     """What the model answers as the stage begins; kept in `samples.jsonl`, for a resumed run."""
     path = context.stage.samples
     if not path.exists():
-        answers = answer_prompts(model, tokenizer, context.recipe.chat, sampled(context, rows), answer_tokens(context))
+        answers = answer_prompts(
+            model, tokenizer, context.recipe.chat, sampled(context, rows), answer_tokens(context)
+        )
         write_text(path, "".join(json.dumps({"before": text}, ensure_ascii=False) + "\n" for text in answers))
     return [line["before"] for line in read_jsonl(path)]
 
 
 def sampled(context: Context, rows: Rows) -> list[Prompt]:
     """The held-out prompts that are answered before and after."""
-    count = min(context.settings.sample_count, REHEARSAL_ITEMS) if context.rehearse else context.settings.sample_count
+    count = (
+        min(context.settings.sample_count, REHEARSAL_ITEMS)
+        if context.rehearse
+        else context.settings.sample_count
+    )
     return rows.prompts[:count]
 
 

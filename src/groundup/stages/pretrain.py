@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
     """The shape to train: the recipe's, or that of the model to go on from."""
     settings = context.settings
     if settings.model is not None:
-        config = ModelConfig.from_folder(find_model(context, settings.model).base)
+        config = ModelConfig.from_folder(model_folder(context))
         if len(tokenizer) > config.vocab_size:
             raise UserError(
                 f"the shards' tokenizer has {len(tokenizer)} tokens, and the model's embedding {config.vocab_size}",
@@ -143,11 +144,23 @@ def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
+def model_folder(context: Context) -> Path:
+    """The whole model to go on from."""
+    source = find_model(context, context.settings.model)
+    if source.adapter is not None:
+        raise UserError(
+            f"stage {context.name} trains all weights, and '{context.settings.model}' is an adapter",
+            where=f"stages.{context.name}.model",
+            fix="name a merge stage, or merge it first: groundup merge",
+        )
+    return source.base
+
+
 def starting_model(context: Context, config: ModelConfig, compute: Compute) -> BaseLLM:
     """Fresh weights, drawn from the recipe's seed, or those of the model to go on from."""
     dtype = getattr(torch, compute.dtype)
     if context.settings.model is not None:
-        model = load_model(find_model(context, context.settings.model).base, dtype, trainable=True)
+        model = load_model(model_folder(context), dtype, trainable=True)
     else:
         model = initialize(BaseLLM(config, dtype), context.recipe.seed)
     return model.to(compute.device)

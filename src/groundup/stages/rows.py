@@ -67,7 +67,9 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
     else:
         train_items, heldout_items = items, read_items(settings.eval_data, ledger, kind)
         train_items = without(train_items, heldout_items, ledger)
-    renderer = Renderer(tokenizer, context.recipe.chat, settings.max_length, getattr(settings, "loss_on", "all"))
+    renderer = Renderer(
+        tokenizer, context.recipe.chat, settings.max_length, getattr(settings, "loss_on", "all")
+    )
     train = list(renderer.chains(train_items, ledger))
     heldout = list(renderer.chains(heldout_items, ledger))
     ledger.check(settings.data.max_bad_rows)
@@ -170,7 +172,9 @@ def as_row(item: Item) -> dict[str, Any]:
         sides = {"prompt": item.messages[: item.scored_from], "completion": item.messages[item.scored_from :]}
     else:
         sides = {"messages": item.messages}
-    row: dict[str, Any] = {name: [message.as_dict() for message in messages] for name, messages in sides.items()}
+    row: dict[str, Any] = {
+        name: [message.as_dict() for message in messages] for name, messages in sides.items()
+    }
     tools = getattr(item, "tools", None)
     return row | ({"tools": list(tools)} if tools else {})
 

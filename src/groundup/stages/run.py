@@ -16,7 +16,7 @@ from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
 from groundup.stages.execute import run_stage
-from groundup.stages.inputs import check_inputs, stages_before
+from groundup.stages.inputs import check_inputs, stage_fingerprint, stages_before
 from groundup.stages.rehearse import rehearse_recipe
 from groundup.store import Run, environment
 from groundup.store.files import read_json, write_json, write_text
@@ -46,6 +46,7 @@ def run_recipe(
         write_text(run.recipe, recipe_to_yaml(recipe))
         record_environment(run)
         context = Context(recipe, chosen[0], run, probe())
+        warn_of_changes(context, chosen)
         try:
             for number, name in enumerate(chosen, 1):
                 console.say(f"\n[{number}/{len(chosen)}] {name}")
@@ -55,6 +56,23 @@ def run_recipe(
             raise
         write_report(run)
         say_what_next(run, time.monotonic() - began)
+
+
+def warn_of_changes(context: Context, chosen: Sequence[str]) -> None:
+    """Say which stages are read as they are, though they would be made anew if they were not left out."""
+    read = {earlier for name in chosen for earlier in stages_before(context.recipe, name)}
+    for name in choose_stages(context.recipe, (), None, None):
+        stage = context.run.stage(name)
+        if name not in read or name in chosen or not stage.manifest.exists():
+            continue
+        try:
+            changed = stage.finished(stage_fingerprint(replace(context, name=name))) is None
+        except UserError:  # its data is gone, which its result does not need any more
+            continue
+        if changed:
+            console.warn(
+                f"stage {name} is used as it is, though its settings, data or inputs have changed since"
+            )
 
 
 def record_environment(run: Run) -> None:
@@ -67,12 +85,15 @@ def record_environment(run: Run) -> None:
     write_json(run.environment, now)
 
 
-def choose_stages(recipe: Recipe, only: Sequence[str], from_stage: str | None, until: str | None) -> list[str]:
+def choose_stages(
+    recipe: Recipe, only: Sequence[str], from_stage: str | None, until: str | None
+) -> list[str]:
     """The stages to run, so that what a stage reads comes before it, else in the recipe's order."""
     for name in [*only, *filter(None, (from_stage, until))]:
         if name not in recipe.stages:
             raise UserError(
-                f"there is no stage '{name}' in recipe {recipe.name}", fix=f"its stages: {', '.join(recipe.stages)}"
+                f"there is no stage '{name}' in recipe {recipe.name}",
+                fix=f"its stages: {', '.join(recipe.stages)}",
             )
     order: list[str] = []
     for name in recipe.stages:
@@ -95,5 +116,3 @@ def say_what_next(run: Run, seconds: float) -> None:
     console.say(f"  curves       tensorboard --logdir {run.root}")
     console.say(f"  full log     {run.log}")
     console.say("  your data    groundup init sft-dpo, then edit it; or groundup sft --model M --data F")
-
-

@@ -25,7 +25,12 @@ def run(context: Context) -> dict[str, Any]:
     for part in ("train", "heldout"):
         with console.progress(f"Tokenizing {part}", unit="document") as bar:
             result[part] = write_shards(
-                context.stage.data / part, texts(source.data / f"{part}.jsonl"), tokenizer, on_documents=bar.advance
+                context.stage.data / part,
+                texts(source.data / f"{part}.jsonl"),
+                tokenizer,
+                on_documents=bar.advance,
             )
-    console.say(f"  {result['train']['tokens']:,} tokens to train on, {result['heldout']['tokens']:,} held out")
+    console.say(
+        f"  {result['train']['tokens']:,} tokens to train on, {result['heldout']['tokens']:,} held out"
+    )
     return result

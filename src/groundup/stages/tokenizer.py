@@ -22,7 +22,9 @@ def run(context: Context) -> dict[str, Any]:
     held_out = list(texts(source.data / "heldout.jsonl"))
     tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in held_out)
     total_bytes = sum(len(text.encode("utf-8")) for text in held_out)
-    console.say(f"  {len(tokenizer):,} tokens; one is {total_bytes / tokens:.2f} bytes of held-out text on average")
+    console.say(
+        f"  {len(tokenizer):,} tokens; one is {total_bytes / tokens:.2f} bytes of held-out text on average"
+    )
     return {"kind": "tokenizer", "vocab_size": len(tokenizer), "bytes_per_token": total_bytes / tokens}
 
 

@@ -108,7 +108,9 @@ def make_plan(context: Context, model: BaseLLM, compute: Compute, material: Mate
         return Plan(**read_json(stage.plan))
     work = workload_of(model, compute.dtype)
     step_tokens = int(material.sizes[material.stream.records_of(0)].sum())
-    row_tokens = choose_row_tokens(work, context.machine, compute.device, material.longest_tokens, step_tokens)
+    row_tokens = choose_row_tokens(
+        work, context.machine, compute.device, material.longest_tokens, step_tokens
+    )
     check_disk(shutil.disk_usage(stage.root).free, work, settings.save_total_limit, str(stage.root))
     plan = Plan(
         device=compute.device,
@@ -193,7 +195,9 @@ def run_training(
         evaluate=evaluate,
         title=title,
     )
-    held_out = [line for line in read_jsonl(context.stage.metrics) if any(key.startswith("eval_") for key in line)]
+    held_out = [
+        line for line in read_jsonl(context.stage.metrics) if any(key.startswith("eval_") for key in line)
+    ]
     before, after = ({k: v for k, v in line.items() if k != "step"} for line in (held_out[0], held_out[-1]))
     return {
         "before": before,

@@ -79,7 +79,9 @@ def records(draw):
 @given(records(), st.sampled_from(["shared", "packed", "single"]), st.integers(40, 80))
 def test_every_layout_asks_the_model_the_same_questions(made, layout, row_tokens):
     rows = pack_step(made, row_tokens, layout)
-    asked = sorted((int(r), *q) for row in rows for r, q in zip(row.record_Q.repeat_interleave(row.reads_Q), reads(row)))
+    asked = sorted(
+        (int(r), *q) for row in rows for r, q in zip(row.record_Q.repeat_interleave(row.reads_Q), reads(row))
+    )
     expected = sorted(
         (record.index, one.token[:t].tolist(), int(one.token[t]))
         for record in made

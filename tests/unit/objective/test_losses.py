@@ -17,7 +17,8 @@ def chain(tokens, prompt):
 
 def pairs(count, ref):
     return [
-        Record(i, (chain([1, 2, 3, 4], 2), chain([1, 2, 5], 2)), sequence={"ref_logp": ref}) for i in range(count)
+        Record(i, (chain([1, 2, 3, 4], 2), chain([1, 2, 5], 2)), sequence={"ref_logp": ref})
+        for i in range(count)
     ]
 
 

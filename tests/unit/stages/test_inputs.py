@@ -30,7 +30,11 @@ def stages(model, write):
         "tokenizer": {"from": "clean"},
         "shards": {"from": "clean", "tokenizer": "tokenizer"},
         "pretrain": {"from": "shards"},
-        "sft": {"from": str(model), "data": write("rows.jsonl", [ROW]), "eval_data": write("held.jsonl", [ROW])},
+        "sft": {
+            "from": str(model),
+            "data": write("rows.jsonl", [ROW]),
+            "eval_data": write("held.jsonl", [ROW]),
+        },
         "dpo": {"from": "sft", "data": write("pairs.jsonl", [PAIR])},
         "merge": {"from": "dpo"},
         "eval": {"from": "merge"},

@@ -10,7 +10,12 @@ from groundup.store.files import read_jsonl
 
 
 def row(number, answer="answer"):
-    return {"messages": [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": answer}]}
+    return {
+        "messages": [
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": answer},
+        ]
+    }
 
 
 def pair(number):
@@ -61,7 +66,8 @@ def test_what_is_held_out_is_never_trained_on(write, rows_of, tokenizer, kind, m
         made[30 + number] = row(number, "another") if kind == "sft" else {**one, "chosen": "another"}
     rows, stage = rows_of(write("rows.jsonl", made), kind, holdout=0.2)
     train, heldout = (
-        {text.split("assistant")[0] for text in texts(records, tokenizer)} for records in (rows.train, rows.heldout)
+        {text.split("assistant")[0] for text in texts(records, tokenizer)}
+        for records in (rows.train, rows.heldout)
     )
     assert heldout and not train & heldout
     assert len(train | heldout) == 30 and len(rows.train) + len(rows.heldout) == 60

@@ -42,7 +42,9 @@ def test_choosing(recipe, only, first, last, expected):
 
 def test_the_recipes_order_stays_where_it_can():
     names = ["b", "a", "c"]
-    recipe = build_recipe({"name": "x", "stages": {n: {"kind": "sft", "from": "m/m", "data": "d"} for n in names}})
+    recipe = build_recipe(
+        {"name": "x", "stages": {n: {"kind": "sft", "from": "m/m", "data": "d"} for n in names}}
+    )
     assert choose_stages(recipe, (), None, None) == names
 
 
