@@ -50,8 +50,6 @@ def run(verbs: click.Group, argv: Sequence[str] | None = None) -> int:
     console.prepare_streams()
     # Libraries' own bars would tear ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Threads that spin while they wait make a step ten times slower as soon as another program wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         # click itself ends quietly when whoever read the output has gone (`| head`).
         return (

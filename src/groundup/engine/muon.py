@@ -37,17 +37,18 @@ class Muon(torch.optim.AdamW):
         self._dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One update of all groups."""
         everything = self.param_groups
         try:
             self.param_groups = [group for group in everything if not group.get("muon")]
-            super().step(closure)
+            loss = super().step(closure)
         finally:
             self.param_groups = everything
         for group in everything:
             if group.get("muon"):
                 self._step_matrices(group)
+        return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         by_shape: dict[torch.Size, list[Tensor]] = {}
