@@ -63,8 +63,8 @@ def test_what_is_imported_is_required_and_the_reverse():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    # PyTorch needs tensorboard to write its events; transformers needs gguf to read that format
-    used = {"tensorboard", "gguf"}
+    # PyTorch needs tensorboard to write its events; transformers needs gguf and accelerate to read that format
+    used = {"tensorboard", "gguf", "accelerate"}
     distributions = packages_distributions()
     for module in imported - set(sys.stdlib_module_names) - {"groundup"}:
         used |= {canonicalize_name(name) for name in distributions.get(module, [module])}
