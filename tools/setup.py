@@ -169,8 +169,12 @@ def has_nvidia_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
 
 
+def needed_gigabytes() -> int:
+    return NEEDED_GIGABYTES_WITH_CUDA if has_nvidia_gpu() else NEEDED_GIGABYTES
+
+
 def check_machine() -> None:
-    needed = NEEDED_GIGABYTES_WITH_CUDA if has_nvidia_gpu() else NEEDED_GIGABYTES
+    needed = needed_gigabytes()
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < needed and not STAMP.exists():
         fail(
@@ -316,7 +320,7 @@ def explain(what: str, lines: list[str], log: Path | None) -> NoReturn:
     whole = f" The whole log is in {log}." if log else ""
     for pattern, why, fix in REASONS:
         if re.search(pattern, output, re.IGNORECASE):
-            values = {"needed": NEEDED_GIGABYTES, "torch": pinned("torch")}
+            values = {"needed": needed_gigabytes(), "torch": pinned("torch")}
             fail(what, why.format(**values), f"{fix.format(**values)} Then run this again.{whole}")
     fail(what, "see the lines above", f"run this again once that is put right.{whole}")
 

@@ -19,7 +19,6 @@ from pydantic import (
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Probability = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Settings(BaseModel):
@@ -141,7 +140,6 @@ class StageSettings(Settings):
     """What every stage has."""
 
     kind: str
-    from_: str | None = Field(None, alias="from", description="another stage, a folder, or a hub name")
 
 
 class CleanSettings(StageSettings):

@@ -144,6 +144,9 @@ def _list_items(path: Path, text: str, position: int) -> Iterator[RawRow]:
             raise _broken_list(path, text.count("\n", 0, position) + 1, "a comma or ] is missing")
     if position >= len(text) and text.strip():
         raise _broken_list(path, text.count("\n") + 1, "the closing ] is missing")
+    if rest := text[position + 1 :].lstrip():
+        line = text.count("\n", 0, len(text) - len(rest)) + 1
+        raise _broken_list(path, line, "something follows the closing ]")
 
 
 def _skip_space(text: str, position: int) -> int:

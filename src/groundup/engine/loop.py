@@ -91,6 +91,7 @@ def train(
                 stage.publish_checkpoint(state.step, write_checkpoint, keep=settings.save_total_limit)
             if stop.is_set():
                 log.close()
+                console.say(f"Stopped after step {state.step}, which is saved.")
                 raise KeyboardInterrupt
     log.log(total_steps, **evaluate())
     log.close()
@@ -139,8 +140,7 @@ def polite_interrupt() -> Iterator[threading.Event]:
     def on_signal(number: int, frame: object) -> None:
         if event.is_set():
             raise KeyboardInterrupt
-        event.set()
-        console.say("Stopping after this step, to save it. Press ctrl-C again to stop at once.")
+        event.set()  # nothing is said here: the signal may have come in the middle of a line
 
     previous = signal.signal(signal.SIGINT, on_signal)
     try:

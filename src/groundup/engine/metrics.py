@@ -22,9 +22,7 @@ class MetricLog:
         self.lines = len(kept)
         if stage.metrics.exists():
             write_text(stage.metrics, "".join(to_json(line) + "\n" for line in kept))
-        self._writer = SummaryWriter(
-            str(stage.tensorboard), purge_step=state.step + 1 if state.step else None
-        )
+        self._writer = SummaryWriter(str(stage.tensorboard), purge_step=state.step + 1 if state.step else 0)
 
     def log(self, step: int, **values: Any) -> None:
         """One line, and one point on each curve."""

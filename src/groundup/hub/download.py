@@ -133,10 +133,10 @@ def _progress(wanted: Wanted, total_bytes: int) -> Iterator[None]:
         follower.start()
         try:
             yield
-            bar.advance((bar.total or 0) - bar.done)
         finally:
             finished.set()
             follower.join()
+        bar.advance(max(0, (bar.total or 0) - bar.done))
 
 
 def _cached(wanted: Wanted, reason: UserError, quiet: bool = False) -> Path:

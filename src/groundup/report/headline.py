@@ -101,7 +101,9 @@ def _moved(record: RunRecord) -> list[Moved]:
         return [
             Moved(name, first["metrics"][f"eval_{name}"], last["metrics"][f"eval_{name}"], note)
             for name in ("loss", "preference_accuracy")
-            if all(f"eval_{name}" in model["metrics"] for model in (first, last))
+            if all(
+                model["metrics"].get(f"eval_{name}") is not None for model in (first, last)
+            )  # null: not finite
         ]
     found = []
     for kind, name in (("sft", "loss"), ("dpo", "rewards/margins")):

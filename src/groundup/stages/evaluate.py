@@ -39,7 +39,7 @@ def run(context: Context) -> dict[str, Any]:
     ledger = Ledger(context.stage.quarantine)
     conversations, pairs = heldout_items(context, origin, ledger)
     models, answers = [], {}
-    prompts = choose_prompts(context, conversations or pairs)
+    prompts: list[Prompt] | None = None
     tokens = REHEARSAL_TOKENS if context.rehearse else context.settings.sample_tokens
     dtype = (origin and planned_dtype(origin.run, origin.stage.final)) or "auto"
     for number, compared in enumerate(chain_of(context, origin)):
@@ -47,7 +47,8 @@ def run(context: Context) -> dict[str, Any]:
         loaded = with_chat(load_for_inference(compared.source, (origin or context).run, dtype), context)
         dtype = str(loaded.model.compute_dtype).removeprefix("torch.")  # one for all, to compare them
         counted = ledger if number == 0 else Ledger(None)
-        metrics = measure(context, loaded, conversations, pairs, counted)
+        metrics, usable = measure(context, loaded, conversations, pairs, counted)
+        prompts = choose_prompts(context, usable) if prompts is None else prompts
         models.append({"name": compared.name, "metrics": metrics})
         answers[compared.name] = answer_prompts(loaded.model, loaded.tokenizer, loaded.chat, prompts, tokens)
     return {
@@ -59,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
                 "reference": prompt.reference,
                 "answers": {n: a[i] for n, a in answers.items()},
             }
-            for i, prompt in enumerate(prompts)
+            for i, prompt in enumerate(prompts or [])
         ],
         "rows": ledger.as_dict(),
     }
@@ -75,8 +76,7 @@ def chain_of(context: Context, origin: Context | None) -> list[Compared]:
     names = [name for name in chain if stages[name].kind in ("sft", "dpo", "merge")]
     if not names:
         return [Compared(origin.name, last)]
-    base = stages[names[0]].from_
-    assert base is not None
+    base: str = replace(origin, name=names[0]).settings.from_
     return [Compared("base", base), *(Compared(name, name) for name in names)]
 
 
@@ -112,15 +112,21 @@ def heldout_items(context: Context, origin: Context | None, ledger: Ledger) -> t
 
 def measure(
     context: Context, loaded: Loaded, conversations: list[Item], pairs: list[Item], ledger: Ledger
-) -> dict[str, float]:
-    """eval_loss on the conversations, preference numbers on the pairs. Raises UserError when no row can be used."""
+) -> tuple[dict[str, float], list[Item]]:
+    """eval_loss on the conversations, preference numbers on the pairs; and the conversations, else pairs, in use.
+
+    Raises UserError when no row can be used.
+    """
     longest_tokens = min(context.settings.max_length, loaded.context_tokens)
     renderer = Renderer(loaded.tokenizer, loaded.chat, longest_tokens)
     metrics: dict[str, float] = {}
+    usable: list[Item] = []
     for items, objective in ((conversations, LanguageModeling()), (pairs, Preference())):
         if context.rehearse:
             items = items[:REHEARSAL_ITEMS]
-        records = [Record(index, chains) for index, (_, chains) in enumerate(renderer.chains(items, ledger))]
+        rendered = list(renderer.chains(items, ledger))
+        records = [Record(index, chains) for index, (_, chains) in enumerate(rendered)]
+        usable = usable or [item for item, _ in rendered]
         if records:
             metrics |= evaluate_records(
                 loaded.model,
@@ -140,7 +146,7 @@ def measure(
             why=str(ledger),
             fix="name other rows with data, or raise max_length",
         )
-    return metrics
+    return metrics, usable
 
 
 def choose_prompts(context: Context, items: list[Item]) -> list[Prompt]:

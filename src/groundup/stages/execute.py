@@ -38,8 +38,11 @@ def run_stage(context: Context) -> dict[str, Any]:
         if done is not None:
             console.say("  already done; nothing that it depends on has changed")
             return done
+        if stage.manifest.exists():
+            console.say("  made again: its settings, data or inputs have changed, or its files are damaged")
         if stage.started(fingerprint) and stage.checkpoints():
             console.say(f"  going on from {stage.checkpoints()[-1].name}")
+        stage.manifest.unlink(missing_ok=True)  # until it ends, nobody may take it for finished
         module = importlib.import_module(f"groundup.stages.{MODULE_BY_KIND[settings.kind]}")
         result: dict[str, Any] = module.run(context)
         stage.finish(fingerprint, result)

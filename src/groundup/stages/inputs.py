@@ -48,7 +48,7 @@ _CHATS = ("sft", "dpo", "eval")
 
 def references(settings: Any) -> list[str]:
     """The names of stages, folders or hub models that the settings name as input."""
-    names = [settings.from_]
+    names = [getattr(settings, "from_", None)]  # a clean stage reads data alone
     if isinstance(settings, ShardsSettings):
         names.append(settings.tokenizer)
     if isinstance(settings, PretrainSettings):
@@ -72,7 +72,7 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
     """
     for name in chosen:
         settings = recipe.stages[name]
-        source = recipe.stages.get(settings.from_ or "")
+        source = recipe.stages.get(getattr(settings, "from_", ""))
         if settings.kind == "merge" and getattr(source, "lora", None) is False:
             raise UserError(
                 f"stage {name} has nothing to merge: stage {settings.from_} trains the whole model (lora: false)",

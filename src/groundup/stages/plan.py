@@ -41,6 +41,8 @@ def _state(context: Context, done: Collection[str]) -> str:
     stage = context.stage
     if not all(name in done for name in stages_before(context.recipe, context.name)):
         return "to do after the stages that it reads" if stage.manifest.exists() else "to do"
+    if not stage.manifest.exists() and not stage.checkpoints():
+        return "to do"  # without its fingerprint, for which a hub's model would be downloaded
     fingerprint = stage_fingerprint(context)
     if stage.manifest.exists():
         return (

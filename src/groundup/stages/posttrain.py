@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from groundup import console
@@ -156,10 +157,8 @@ def material_of(context: Context, records: list[Record]) -> Material:
         objective = Dpo(settings.beta)
         # The reference is computed on the rows that the plan makes; steps can be timed with any other.
         records = with_reference(records, dict.fromkeys(range(len(records)), (0.0, 0.0)))
-    sizes = torch.tensor([segment_tokens(record, LAYOUT) for record in records]).numpy()
-    stream = Stream(
-        torch.ones(len(records), dtype=torch.int64).numpy(), settings.batch_size, context.recipe.seed
-    )
+    sizes = np.array([segment_tokens(record, LAYOUT) for record in records])
+    stream = Stream(np.ones(len(records), dtype=np.int64), settings.batch_size, context.recipe.seed)
     return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective)
 
 
@@ -181,9 +180,8 @@ def reference_logps(
             yield from step_rows(context, material, plan, step)
         yield from packed_rows(heldout, plan.row_tokens, LAYOUT)
 
-    pairs = steps * context.settings.batch_size + len(
-        heldout
-    )  # with those that the last step takes of the next epoch
+    # With those that the last step takes of the next epoch.
+    pairs = steps * context.settings.batch_size + len(heldout)
     found = record_logps(model, rows(), device=plan.device, total=pairs, title="Reference")
     write_json(path, found)
     return found
@@ -221,12 +219,12 @@ def answer_tokens(context: Context) -> int:
 
 def save(context: Context, model: BaseLLM, source: ModelFolders, tokenizer: Tokenizer) -> None:
     """Write `final/`, whole or not at all."""
+    if not has_lora(model):
+        save_model(model, context.stage.final, tokenizer)
+        return
 
     def write(folder: Path) -> None:
-        if has_lora(model):
-            save_adapter(model, folder, source.base_name)
-            tokenizer.save_pretrained(folder)
-        else:
-            save_model(model, folder, tokenizer)
+        save_adapter(model, folder, source.base_name)
+        tokenizer.save_pretrained(folder)
 
     publish_folder(context.stage.final, write)

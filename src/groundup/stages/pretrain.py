@@ -11,6 +11,7 @@ import torch
 
 from groundup import console
 from groundup.batch import Chain, Record, Stream
+from groundup.config.schema import ShardsSettings
 from groundup.data import compression_baselines
 from groundup.errors import UserError
 from groundup.eval import bits_per_byte, evaluate_records
@@ -29,7 +30,6 @@ from groundup.stages.training import (
     run_training,
     say_plan,
 )
-from groundup.store.files import publish_folder
 from groundup.tokenizer import Tokenizer, TokenShards, load_tokenizer
 
 SAMPLE_TOKENS = 80
@@ -72,7 +72,7 @@ def run(context: Context) -> dict[str, Any]:
         return {**metrics, "eval_bits_per_byte": bits_per_byte(metrics["eval_loss"], held_tokens, held_bytes)}
 
     result = run_training(context, model, plan, material, evaluate, f"Training {context.name}")
-    publish_folder(context.stage.final, lambda folder: save_model(model, folder, tokenizer))
+    save_model(model, context.stage.final, tokenizer)
     prompts = settings.sample_prompts[:REHEARSAL_ITEMS] if context.rehearse else settings.sample_prompts
     written = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, context.recipe.seed)
     baselines = heldout_baselines(context)
@@ -169,6 +169,6 @@ def starting_model(context: Context, config: ModelConfig, compute: Compute) -> B
 def heldout_baselines(context: Context) -> dict[str, float]:
     """gzip's and xz's bits per byte on the same held-out bytes, compressed as one file."""
     shards = context.recipe.stages[context.settings.from_]
-    assert shards.from_ is not None
+    assert isinstance(shards, ShardsSettings)
     clean = context.input_stage(shards.from_, "clean")
     return compression_baselines("\n".join(texts(clean.data / "heldout.jsonl")).encode("utf-8"))

@@ -70,7 +70,14 @@ def _try_stage(context: Context) -> UserError | None:
         return error
     except Exception as error:  # a bug would end the real run too, so it belongs on the list
         logging.getLogger(__name__).exception("rehearsal of %s", context.name)
-        return UserError(f"{type(error).__name__}: {error}", where=f"stage {context.name}")
+        kept = Path(tempfile.gettempdir()) / f"{context.run.name}.log"
+        shutil.copyfile(context.run.log, kept)
+        return UserError(
+            f"{type(error).__name__}: {error}",
+            where=f"stage {context.name}",
+            why="this is a bug in Groundup, or in a library that it uses",
+            fix=f"the traceback is in {kept}; please report it",
+        )
     return None
 
 

@@ -39,7 +39,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        return self.messages[-1].content
+        return self.messages[-1].content if self.messages else ""  # a conversation may begin with its answer
 
 
 @dataclass(frozen=True)

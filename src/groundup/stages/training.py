@@ -17,6 +17,7 @@ from groundup.config.schema import TrainSettings
 from groundup.engine import train
 from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
+from groundup.errors import UserError
 from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes
 from groundup.machine.plan import Plan, check_disk, choose_row_tokens, planned_memory_bytes
@@ -73,6 +74,13 @@ def choose_compute(context: Context, config: ModelConfig) -> Compute:
     torch.set_num_threads(context.machine.cores)
     if context.stage.plan.exists():
         plan = read_json(context.stage.plan)
+        if plan["device"] != device:
+            raise UserError(
+                f"this stage was begun on {plan['device']}, and this machine has only {device}",
+                where=str(context.stage.plan),
+                why="a plan is made once, so that a run that goes on computes the same numbers",
+                fix="go on where it was begun, or remove the stage's folder to train it here",
+            )
         torch.set_num_threads(plan["threads"])
         return Compute(plan["device"], plan["dtype"], plan["dtype_reason"], plan["gflops"])
     if context.settings.dtype != "auto":

@@ -70,6 +70,9 @@ def write_text(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
+REPLACE_ATTEMPTS = 5
+
+
 def publish_folder(target: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary folder, brings it to the disk, and renames it to `target`, replacing what is there.
 
@@ -81,8 +84,14 @@ def publish_folder(target: Path, write: Callable[[Path], object]) -> None:
         try:
             write(temporary)
             sync_tree(temporary)
-            remove(target)
-            os.replace(temporary, target)
+            for attempt in range(REPLACE_ATTEMPTS):
+                remove(target)
+                try:
+                    os.replace(temporary, target)
+                    break
+                except OSError as error:  # another process published the same folder in between
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == REPLACE_ATTEMPTS - 1:
+                        raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(target.parent)
