@@ -100,7 +100,7 @@ def test_interrupted_and_started_twice(text, whole, write, start, groundup, tmp_
     second.refused("already running", str(process.pid), "--out")
 
     assert process.returncode == 130, err
-    assert "Stopping after this step" in out and "Interrupted. Run the same command again" in err
+    assert "Stopping after this step" in err and "Interrupted. Run the same command again" in err
     assert "Traceback" not in err
     step = int(stage.checkpoints()[-1].name[-6:])
     assert 4 <= step < STEPS and f"{step}/{STEPS} steps" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from groundup.objective import Metrics, Objective, means, total
 from groundup.store import Stage
 
 MOST_SKIPPED_STEPS = 3
+STOPPING = b"\nStopping after this step, to save it. Press ctrl-C again to stop at once.\n"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def polite_interrupt() -> Iterator[threading.Event]:
     def on_signal(number: int, frame: object) -> None:
         if event.is_set():
             raise KeyboardInterrupt
-        event.set()  # nothing is said here: the signal may have come in the middle of a line
+        event.set()
+        os.write(2, STOPPING)  # not by print: the signal may have come in the middle of one
 
     previous = signal.signal(signal.SIGINT, on_signal)
     try:
