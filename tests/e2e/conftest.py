@@ -124,7 +124,7 @@ def shell(*line: Any, cwd: Path, typed: str = "") -> Said:
         input=typed,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
     return Said(done.returncode, done.stdout, done.stderr)

@@ -96,7 +96,7 @@ def test_interrupted_and_started_twice(text, whole, write, start, groundup, tmp_
     until_checkpoint(stage, process)
     second = groundup("run", "long.yaml")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     second.refused("already running", str(process.pid), "--out")
 
     assert process.returncode == 130, err
@@ -132,7 +132,7 @@ def test_two_branches_at_once(copy_of_chain, chain_text, pairs_file, start, grou
     recipe.write_text(head + branches[0] + branches[1].replace("max_steps: 3", "max_steps: 2"))
     other = start("run", "chain.yaml", "--only", "dpo-b")
     said = groundup("run", "chain.yaml", "--only", "dpo-a")
-    out, err = other.communicate(timeout=60)
+    out, err = other.communicate(timeout=120)
     assert said.code == 0, said.err
     assert other.returncode == 0, out + err
     run = Run.open(copy_of_chain.root, create=False)

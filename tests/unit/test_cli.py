@@ -292,7 +292,7 @@ def test_each_verb_has_help_with_an_example_that_parses(name, capsys):
 def _python(*line, **env):
     root = Path(__file__).parents[2]
     path = {**os.environ, "PYTHONPATH": str(root / "src"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **env}
-    return subprocess.run([sys.executable, *line], env=path, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *line], env=path, capture_output=True, text=True, timeout=120)
 
 
 def test_help_imports_nothing_heavy():
@@ -332,7 +332,7 @@ def test_a_reader_that_has_gone_is_no_crash():
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     os.close(writer)
     assert done.returncode == 1

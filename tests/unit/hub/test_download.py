@@ -85,7 +85,7 @@ def test_a_failing_hub_is_given_up_soon(hub):
     with pytest.raises(UserError) as caught:
         resolve_model("org/tiny")
     assert "503" in caught.value.why
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_connection_refused_fails_soon(online):
@@ -94,7 +94,7 @@ def test_connection_refused_fails_soon(online):
         resolve_model("org/tiny")
     assert "127.0.0.1:9 cannot be reached" in caught.value.what
     assert "HF_ENDPOINT" in caught.value.fix
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_the_copy_in_the_cache_serves_where_the_hub_does_not(hub, online, capsys):
