@@ -186,8 +186,6 @@ def check_machine() -> None:
             f"The folder for temporary files, {temporary}, has less than 1 GB free.",
             fix="free some space there, or name another folder in the variable TMPDIR",
         )
-    if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        say("Note: no C++ compiler was found. Everything works without; torch.compile would need one (g++).")
 
 
 def install(test: bool) -> None:

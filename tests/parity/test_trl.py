@@ -6,27 +6,37 @@ import numpy as np
 import peft
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl_steps import (
+    BATCH,
+    BETA,
+    CLOSE,
+    DPO_NAMES,
+    assert_same_history,
+    assert_same_weights,
+    dpo_records,
+    dpo_trainer,
+    logps,
+    our_steps,
+    plain,
+    record_of,
+    settings_and_options,
+    sft_records,
+    sft_trainer,
+    two_models,
+    with_reference,
+    write_adapter,
+)
 
-from groundup.batch import Chain, Record, pack_step
-from groundup.config.schema import ChatSettings, DataSettings, TrainSettings
+from groundup.batch import pack_step
+from groundup.config.schema import ChatSettings, DataSettings
 from groundup.data import Ledger, read_conversations, read_pairs
-from groundup.engine import train
-from groundup.eval import packed_rows, record_logps
 from groundup.model import load_adapter, load_model
 from groundup.objective import Dpo, LanguageModeling, means
-from groundup.store import Run
-from groundup.store.files import read_jsonl
 from groundup.tokenizer import load_tokenizer
 from groundup.tokenizer.chat import render, render_pair
 
-CLOSE = {"rel": 0, "abs": 1e-4}
 CHAT = ChatSettings()
 STEPS = 8
-BATCH = 4
-BETA = 0.1
 
 
 def user(text):
@@ -72,31 +82,6 @@ PAIRS = [
 ]
 
 
-def config(kind, folder, **options):
-    common = {
-        **{"output_dir": str(folder), "use_cpu": True, "bf16": False, "gradient_checkpointing": False},
-        **{"report_to": [], "logging_steps": 1, "save_strategy": "no", "disable_tqdm": True},
-        **{"train_sampling_strategy": "sequential", "max_length": None, "max_steps": STEPS},
-        "per_device_train_batch_size": BATCH,
-    }
-    return kind(**common | options)
-
-
-def sft_trainer(model, tokenizer, rows, folder, **options):
-    arguments = config(SFTConfig, folder, **options)
-    return SFTTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-
-
-def dpo_trainer(model, reference, tokenizer, rows, folder, **options):
-    arguments = config(DPOConfig, folder, beta=BETA, **options)
-    rows = Dataset.from_list(rows)
-    return DPOTrainer(model, reference, arguments, train_dataset=rows, processing_class=tokenizer)
-
-
-def plain(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
 @pytest.fixture(scope="module")
 def tokenizer(chat_folder):
     return load_tokenizer(chat_folder)
@@ -104,25 +89,12 @@ def tokenizer(chat_folder):
 
 @pytest.fixture(scope="module")
 def adapter(chat_folder, tmp_path_factory):
-    """An adapter that already says something: both factors random."""
-    torch.manual_seed(1)
-    settings = peft.LoraConfig(
-        task_type="CAUSAL_LM", r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights=False
-    )
-    folder = tmp_path_factory.mktemp("adapter")
-    peft.get_peft_model(plain(chat_folder), settings).save_pretrained(folder)
-    return folder
+    return write_adapter(chat_folder, tmp_path_factory.mktemp("adapter"))
 
 
 @pytest.fixture(params=["full", "lora"])
 def models(request, chat_folder, adapter):
-    """Theirs and ours with the same weights, to train whole or by an adapter."""
-    theirs = plain(chat_folder)
-    if request.param == "full":
-        return theirs, load_model(chat_folder, trainable=True)
-    ours = load_model(chat_folder)
-    load_adapter(ours, adapter, trainable=True)
-    return peft.PeftModel.from_pretrained(theirs, adapter, is_trainable=True), ours
+    return two_models(request.param, chat_folder, adapter)
 
 
 def written(rows, folder):
@@ -139,49 +111,6 @@ def rendered_conversations(tokenizer, rows, folder):
 
 def rendered_pairs(tokenizer, rows, folder):
     return [render_pair(tokenizer, item, CHAT) for item in read_pairs(written(rows, folder), Ledger())]
-
-
-def record_of(index, *sequences):
-    """A record of (token ids, which are scored) chains."""
-    chains = []
-    for token, scored in sequences:
-        scored = np.array(scored, dtype=bool)
-        scored[0] = False  # nothing stands before the first token
-        chains.append(Chain(np.array(token, dtype=np.int32), scored))
-    return Record(index, tuple(chains))
-
-
-def sft_records(trainer):
-    """TRL's own rows as ours."""
-    return [
-        record_of(index, (row["input_ids"], np.array(row["labels"]) != -100))
-        for index, row in enumerate(trainer.train_dataset)
-    ]
-
-
-def dpo_records(trainer):
-    return [
-        record_of(
-            index,
-            *(
-                (row["prompt_ids"] + row[side], [False] * len(row["prompt_ids"]) + [True] * len(row[side]))
-                for side in ("chosen_ids", "rejected_ids")
-            ),
-        )
-        for index, row in enumerate(trainer.train_dataset)
-    ]
-
-
-def logps(model, records):
-    """By record; several rows of several records each, pairs sharing their prompt."""
-    rows = list(packed_rows(records, max(150, len(records)), "shared"))
-    assert 1 < len(rows) < len(records)
-    return record_logps(model, rows, device="cpu", total=len(records), title="")
-
-
-def with_reference(records, model):
-    found = logps(model, records)
-    return [Record(one.index, one.chains, {"ref_logp": found[one.index]}) for one in records]
 
 
 # The same rows, rendered by both.
@@ -298,63 +227,6 @@ def test_the_numbers_of_each_pair(chat_folder, tokenizer, adapter, tmp_path):
     assert min(margins) < -0.03 and max(margins) > 0.03
 
 
-def our_steps(model, objective, records, row_tokens, settings, folder):
-    """Our loop over TRL's order of rows."""
-    stage = Run.open(folder / "ours").stage("train")
-
-    def rows_of(step):
-        order = [(step * BATCH + i) % len(records) for i in range(BATCH)]
-        return pack_step([records[i] for i in order], row_tokens)
-
-    train(
-        model,
-        objective,
-        rows_of,
-        total_steps=STEPS,
-        epoch_at=lambda step: step * BATCH / len(records),
-        settings=settings,
-        stage=stage,
-        device="cpu",
-        evaluate=dict,
-        title="",
-    )
-    return [line for line in read_jsonl(stage.metrics) if "loss" in line]
-
-
-def settings_and_options(scheduler):
-    """The same hyperparameters in both words. Weight decay shows the groups, the low norm shows the clipping."""
-    common = {
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": scheduler,
-        "weight_decay": 0.1,
-        "max_grad_norm": 0.5,
-    }
-    return TrainSettings(**common, warmup_ratio=0.0, logging_steps=1), common
-
-
-def assert_same_history(ours, trainer, names):
-    theirs = [line for line in trainer.state.log_history if "loss" in line]
-    assert len(ours) == len(theirs) == STEPS
-    for mine, other in zip(ours, theirs):
-        assert {name: mine[name] for name in names} == pytest.approx(
-            {name: other[name] for name in names}, **CLOSE
-        )
-        assert mine["learning_rate"] == pytest.approx(other["learning_rate"], rel=1e-9)
-    assert ours[0]["grad_norm"] > 0.5 and abs(ours[-1]["loss"] - ours[0]["loss"]) > 0.05
-
-
-def assert_same_weights(ours, theirs):
-    other = {
-        name.removeprefix("base_model.model.").replace(".default", "").replace(".base_layer", ""): parameter
-        for name, parameter in theirs.named_parameters()
-        if parameter.requires_grad
-    }
-    trained = {name: p for name, p in ours.named_parameters() if p.requires_grad}
-    assert trained.keys() == other.keys()
-    for name, parameter in trained.items():
-        torch.testing.assert_close(parameter, other[name], rtol=0, atol=1e-4)
-
-
 # Twelve rows and four a step make whole epochs; TRL's last batch of an epoch would be smaller.
 SFT_ROWS = (MESSAGES * 2)[:12]
 DPO_ROWS = (PAIRS * 2)[:12]
@@ -364,7 +236,7 @@ DPO_ROWS = (PAIRS * 2)[:12]
 def test_sft_steps(models, tokenizer, tmp_path, scheduler):
     """TRL accumulates two micro-batches a step, we pack several rows: the loss is the mean over the step's tokens."""
     theirs, ours = models
-    settings, options = settings_and_options(scheduler)
+    settings, options = settings_and_options(scheduler, STEPS)
     trainer = sft_trainer(
         theirs,
         tokenizer,
@@ -373,23 +245,22 @@ def test_sft_steps(models, tokenizer, tmp_path, scheduler):
         assistant_only_loss=True,
         **options | {"per_device_train_batch_size": BATCH // 2, "gradient_accumulation_steps": 2},
     )
-    history = our_steps(ours, LanguageModeling(), sft_records(trainer), 110, settings, tmp_path)
+    history = our_steps(ours, LanguageModeling(), sft_records(trainer), 110, settings, tmp_path, STEPS)
     trainer.train()
-    assert_same_history(history, trainer, ["loss", "grad_norm"])
+    assert_same_history(history, trainer, ["loss", "grad_norm"], STEPS)
     assert_same_weights(ours, trainer.model)
 
 
 def test_dpo_steps(models, chat_folder, tokenizer, tmp_path):
     """The reference is the model as training begins, adapter included."""
     theirs, ours = models
-    settings, options = settings_and_options("constant")
+    settings, options = settings_and_options("constant", STEPS)
     is_adapter = isinstance(theirs, peft.PeftModel)
     trainer = dpo_trainer(
         theirs, None if is_adapter else plain(chat_folder), tokenizer, DPO_ROWS, tmp_path, **options
     )
     records = with_reference(dpo_records(trainer), ours)
-    history = our_steps(ours, Dpo(BETA), records, 100, settings, tmp_path)
+    history = our_steps(ours, Dpo(BETA), records, 100, settings, tmp_path, STEPS)
     trainer.train()
-    rewards = [f"rewards/{name}" for name in ("chosen", "rejected", "margins")]
-    assert_same_history(history, trainer, ["loss", "grad_norm", "logps/chosen", "logps/rejected", *rewards])
+    assert_same_history(history, trainer, DPO_NAMES, STEPS)
     assert_same_weights(ours, trainer.model)

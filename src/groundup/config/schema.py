@@ -134,6 +134,10 @@ class TrainSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="compute dtype; auto: the faster one, measured"
     )
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto",
+        description="compute activations again in the backward instead of keeping them; auto: where memory is short",
+    )
 
 
 class StageSettings(Settings):

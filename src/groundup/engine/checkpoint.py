@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.errors import UserError
 from groundup.objective import Metrics
 from groundup.store.files import read_json, write_json
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "state.json"
+GO_BACK = "remove this checkpoint's folder: the stage goes on from an earlier one, or trains again"
 
 
 @dataclass
@@ -51,10 +53,10 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Put the checkpoint's weights and moments in place; the state it was saved with.
 
-    Raises UserError when the checkpoint is not this model's.
+    Raises UserError when the checkpoint is not this model's, is damaged, or holds NaN; then nothing was changed.
     """
     parameters = trained_parameters(model)
-    weights = load_file(folder / WEIGHTS)
+    weights, moments = (_read(folder / name) for name in (WEIGHTS, OPTIMIZER))
     shapes, wanted = ({name: tuple(t.shape) for name, t in state.items()} for state in (weights, parameters))
     if shapes != wanted:
         name = min({name for name, _ in shapes.items() ^ wanted.items()})
@@ -68,7 +70,6 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(weights[name])
-    moments = load_file(folder / OPTIMIZER)
     for name, p in parameters.items():
         optimizer.state[p] = {
             key.rpartition("/")[2]: value.to(p.device)
@@ -78,3 +79,22 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             if key.rpartition("/")[0] == name
         }
     return State(**read_json(folder / STATE))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors that training can go on from: one NaN among them, and each further step would be skipped."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            "a checkpoint cannot be read", where=str(path), why=str(error), fix=GO_BACK
+        ) from error
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"the checkpoint holds a number that is not finite, in {name}",
+                where=str(path),
+                why="the file is damaged, or training broke down before it was saved",
+                fix=GO_BACK,
+            )
+    return tensors

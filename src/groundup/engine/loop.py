@@ -77,7 +77,7 @@ def train(
                 rates = {"grad_norm": (grad_norm, 1.0), "tokens_per_second": (float(tokens), seconds)}
                 state.window = total([state.window, *metrics, rates])
             else:
-                count_skipped(state, stage)
+                count_skipped(state, stage, total_steps)
             state.step += 1
             state.tokens += tokens
             state.seconds += seconds
@@ -95,14 +95,17 @@ def train(
                 log.close()
                 console.say(f"Stopped after step {state.step}, which is saved.")
                 raise KeyboardInterrupt
-    log.log(total_steps, **evaluate())
+    after = evaluate()
+    log.log(total_steps, **after)
     log.close()
+    check_finite(after, stage)
     return Outcome(state.step, state.seconds, state.tokens, state.skipped_steps)
 
 
 def backward(model: nn.Module, objective: Objective, row: Batch) -> Metrics:
     """Add one row's gradients."""
-    loss, metrics = objective.loss(model(row, objective.needs), row)
+    stats = model(row, objective.needs, objective.logp_gradient(row))
+    loss, metrics = objective.loss(stats, row)
     loss.backward()
     return metrics
 
@@ -118,16 +121,28 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_
     return grad_norm
 
 
-def count_skipped(state: State, stage: Stage) -> None:
-    """A step that is not in the logged means either; ends a run whose numbers are broken."""
+def count_skipped(state: State, stage: Stage, total_steps: int) -> None:
+    """A step that is not in the logged means either; ends a run whose numbers are broken, or that trained nothing."""
     state.skipped_steps += 1
     console.warn(f"step {state.step + 1}: the gradient is not finite; the step is skipped")
-    if state.skipped_steps > MOST_SKIPPED_STEPS:
+    if state.skipped_steps > MOST_SKIPPED_STEPS or state.skipped_steps == total_steps:
         raise UserError(
-            f"{state.skipped_steps} steps had a gradient that is not finite",
+            f"{state.skipped_steps} of {total_steps} steps had a gradient that is not finite",
             where=str(stage.metrics),
             why="the learning rate is too high for this model, or its weights hold NaN",
             fix="lower learning_rate, or set dtype: float32",
+        )
+
+
+def check_finite(metrics: dict[str, float], stage: Stage) -> None:
+    """A model that says NaN about held-out rows is no result, however few steps were skipped."""
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(
+            f"after training, {broken[0]} is not a finite number: training broke the model",
+            where=str(stage.metrics),
+            why="the learning rate is too high for this model",
+            fix="lower learning_rate; earlier lines of that file show where it broke",
         )
 
 

@@ -9,7 +9,7 @@ from groundup import console
 from groundup.config.schema import ChatSettings
 from groundup.data import Message
 from groundup.infer import generate
-from groundup.model import BaseLLM
+from groundup.model import LanguageModel
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import render_prompt, stop_tokens
 
@@ -22,7 +22,11 @@ class Asked(Protocol):
 
 
 def answer_prompts(
-    model: BaseLLM, tokenizer: Tokenizer, chat: ChatSettings, prompts: Sequence[Asked], max_new_tokens: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    chat: ChatSettings,
+    prompts: Sequence[Asked],
+    max_new_tokens: int,
 ) -> list[str]:
     """One greedy answer a prompt, without special tokens."""
     if not prompts:
@@ -41,7 +45,7 @@ def answer_prompts(
 
 
 def continue_texts(
-    model: BaseLLM, tokenizer: Tokenizer, texts: Sequence[str], max_new_tokens: int, seed: int
+    model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], max_new_tokens: int, seed: int
 ) -> list[str]:
     """Each text continued by a base model, sampled at temperature 0.8: greedy text of a small model repeats itself."""
     asked = [tokenizer.encode(text) for text in texts]

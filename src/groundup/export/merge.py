@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.infer.load import tokenizer_folder
-from groundup.model import BaseLLM, load_adapter, load_model, merge_lora, save_model
+from groundup.model import LanguageModel, load_adapter, load_model, merge_lora, save_model
 from groundup.tokenizer import load_tokenizer
 
 PROBE = "The quick brown fox jumps over 13 lazy dogs.\ndef add(a, b):\n    return a + b\n今天天气很好。"
@@ -43,7 +43,7 @@ def merge_adapter(
     }
 
 
-def probe_tokens(tokenizer: Any, model: BaseLLM) -> Tensor:
+def probe_tokens(tokenizer: Any, model: LanguageModel) -> Tensor:
     """The probe text as int64 [T], as much as the model takes."""
     tokens = tokenizer(PROBE)["input_ids"][: min(PROBE_TOKENS, model.config.max_position_embeddings)]
     return torch.tensor(tokens, device=model.device)

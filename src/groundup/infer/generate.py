@@ -15,7 +15,7 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.infer.sample import Sampling, pick, row_random
 from groundup.machine import probe
-from groundup.model import BaseLLM
+from groundup.model import LanguageModel
 
 MEMORY_SHARE = 0.25  # of what is free: the estimate is simple, and others live here too
 
@@ -34,7 +34,7 @@ class Generation:
 
 @torch.inference_mode()
 def generate(
-    model: BaseLLM,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -89,7 +89,7 @@ class _Sequence:
 
 
 def _decode(
-    model: BaseLLM,
+    model: LanguageModel,
     active: list[_Sequence],
     sampling: Sampling,
     stop_tokens: frozenset[int],
@@ -144,7 +144,7 @@ def _check(prompt_tokens: Sequence[int], max_new_tokens: int, limit_tokens: int)
         )
 
 
-def _batches(model: BaseLLM, sequences: Sequence[_Sequence]) -> Iterator[list[_Sequence]]:
+def _batches(model: LanguageModel, sequences: Sequence[_Sequence]) -> Iterator[list[_Sequence]]:
     """Rows that are decoded together: of similar length, and as many as fit into memory, but at least one."""
     machine = probe()
     free = machine.gpus[0].available_bytes if model.device.type == "cuda" else machine.available_bytes
@@ -158,7 +158,7 @@ def _batches(model: BaseLLM, sequences: Sequence[_Sequence]) -> Iterator[list[_S
         yield batch
 
 
-def row_bytes(model: BaseLLM, total_tokens: int) -> int:
+def row_bytes(model: LanguageModel, total_tokens: int) -> int:
     """About what one row of `total_tokens`, answer included, takes: its cache, its prompt's pass, its logits."""
     config, item = model.config, model.compute_dtype.itemsize
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * item

@@ -10,17 +10,29 @@ from typing import Any
 
 from groundup import hub
 from groundup.config.schema import ChatSettings
+from groundup.engine import probe as probe_layout
 from groundup.errors import UserError
 from groundup.hub import ModelSource
-from groundup.infer.origin import chat_settings, planned_dtype, run_of
+from groundup.infer.origin import chat_settings, planned_dtype, planned_layout, run_of
 from groundup.machine import choose_dtype, measure_dtypes, probe
-from groundup.model import BaseLLM, ModelConfig, convert_gguf, load_adapter, load_model, merge_lora
+from groundup.model import (
+    LanguageModel,
+    ModelConfig,
+    StockConfig,
+    StockLLM,
+    convert_gguf,
+    load_adapter,
+    load_model,
+    merge_lora,
+    read_config,
+)
 from groundup.store import Run, files
 from groundup.tokenizer import chat as templates
 from groundup.tokenizer import load_tokenizer
 from groundup.tokenizer.load import FILES
 
 MEASURE_SECONDS = 1.0
+PROBED_TOKENS = 4096  # a chat or an evaluation is hardly longer
 MEASURE_TOKENS = 16  # rows of a product while answers are generated: few
 
 
@@ -28,12 +40,13 @@ MEASURE_TOKENS = 16  # rows of a product while answers are generated: few
 class Loaded:
     """A model ready to answer."""
 
-    model: BaseLLM
+    model: LanguageModel
     tokenizer: Any
     name: str  # as people wrote it
     chat: ChatSettings
     stop_tokens: tuple[int, ...]
     folder: Path  # of its weights, or of its adapter
+    layout: str = "shared"  # of rows, exact for this model
 
     @property
     def has_template(self) -> bool:
@@ -65,20 +78,43 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     if dtype == "auto":
         dtype = planned_dtype(run, source.path) or fast_dtype(folder, device)
     model = load_model(folder, dtype, device, trainable=False)
+    layout = _layout(model, planned_layout(run, source.path))
     for number, adapter in enumerate(adapters):
         if number:
             merge_lora(model)
         load_adapter(model, adapter)
     model.eval()
     tokenizer = load_tokenizer(tokenizer_folder([*reversed(adapters), folder]))
+    check_vocabulary(tokenizer, model.config, str(folder))
     chat = chat_settings(run)
     if chat.chat_template and not Path(chat.chat_template).expanduser().is_file() and tokenizer.chat_template:
         chat = chat.model_copy(update={"chat_template": None})  # trained models carry it in their tokenizer
     stop_tokens = {*templates.stop_tokens(tokenizer, chat), *_declared_stop_tokens(model)}
-    return Loaded(model, tokenizer, source.name, chat, tuple(sorted(stop_tokens)), source.path)
+    return Loaded(model, tokenizer, source.name, chat, tuple(sorted(stop_tokens)), source.path, layout)
 
 
-def _declared_stop_tokens(model: BaseLLM) -> Iterable[int]:
+def _layout(model: LanguageModel, planned: str | None) -> str:
+    """The layout that the model was trained in, else the probe's; our own decoder shares in every case."""
+    if not isinstance(model, StockLLM):
+        return planned or "shared"
+    if planned is None:
+        return probe_layout(model, min(model.config.max_position_embeddings, PROBED_TOKENS)).layout
+    model.layout = planned
+    return planned
+
+
+def check_vocabulary(tokenizer: Any, config: ModelConfig | StockConfig, where: str) -> None:
+    """Raise UserError where the tokenizer has ids that the model has no embedding for."""
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer):,} tokens, and the model's embedding {config.vocab_size:,}",
+            where=where,
+            why="the tokens beyond it would have no meaning, and end training midway",
+            fix="use the model's own tokenizer, or resize the model's embedding before",
+        )
+
+
+def _declared_stop_tokens(model: LanguageModel) -> Iterable[int]:
     """What generation_config.json says ends a text; some models name several tokens there."""
     declared = model.generation_config.get("eos_token_id")
     return () if declared is None else [declared] if isinstance(declared, int) else declared
@@ -121,7 +157,7 @@ def tokenizer_folder(folders: list[Path]) -> Path:
 
 def fast_dtype(folder: Path, device: str) -> str:
     """The dtype that multiplies this model's matrices faster here, by a short measurement."""
-    shape = ModelConfig.from_folder(folder)
+    shape = read_config(folder)
     inner, outer = shape.num_attention_heads * shape.head_dim, shape.hidden_size
     sides = [(outer, inner), (outer, shape.intermediate_size), (shape.intermediate_size, outer)]
     return choose_dtype(measure_dtypes([(MEASURE_TOKENS, *side) for side in sides], MEASURE_SECONDS, device))[

@@ -51,10 +51,19 @@ def chat_settings(run: Run | None) -> ChatSettings:
 
 def planned_dtype(run: Run | None, folder: Path) -> str | None:
     """The dtype that the model's stage, or the nearest one before it, was planned to compute in."""
+    return _planned(run, folder, "dtype")
+
+
+def planned_layout(run: Run | None, folder: Path) -> str | None:
+    """The layout that was found to be exact for the model's stage, or the nearest one before it."""
+    return _planned(run, folder, "layout")
+
+
+def _planned(run: Run | None, folder: Path, what: str) -> str | None:
     stage = stage_of(run, folder)
     if run is None or stage is None:
         return None
     for name in reversed(lineage(run, stage)):
         if name in run.planned_stages() and run.stage(name).plan.is_file():
-            return str(files.read_json(run.stage(name).plan)["dtype"])
+            return str(files.read_json(run.stage(name).plan)[what])
     return None

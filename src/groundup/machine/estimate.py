@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 ADAM_BYTES = 16  # float32 weight, gradient and two moments of a trained parameter
 SHARE_OF_MEMORY = 0.6  # the rest belongs to the system, the data and what the estimate misses
-HEAD_TILE_BYTES = 256 << 20  # scratch of the output head
+SCRATCH_BYTES = 384 << 20  # blocks of the output head, and what a layer makes and drops on its way
+FOREIGN_FACTOR = 2.5  # layers that are not ours keep float32 copies in norms, rotations and activations
 
 
 @dataclass(frozen=True)
@@ -18,24 +19,38 @@ class Workload:
     layers: int
     hidden_size: int
     intermediate_size: int
+    query_size: int
+    """Query heads times their size."""
+    key_size: int
+    """Key-value heads times their size."""
     heads: int
     compute_bytes: int
     """Bytes of a number in the compute dtype: 2 or 4."""
+    own_layers: bool = True
+    """Whether the layers are this project's; others keep more."""
 
 
 def weight_bytes(work: Workload) -> int:
-    """Weights, gradients and moments: frozen weights in the compute dtype, trained ones as Adam keeps them."""
-    frozen = work.parameters - work.trained_parameters
-    return frozen * work.compute_bytes + work.trained_parameters * ADAM_BYTES
+    """Weights, gradients and moments: frozen weights in the compute dtype, trained ones as Adam keeps them.
 
-
-def activation_bytes_per_token(work: Workload, length_tokens: int) -> int:
-    """What the backward keeps for a token of a sequence of `length_tokens`, without checkpointing.
-
-    A layer keeps about 14 vectors of the hidden size, 5 of the MLP's size, and a row of attention weights a head.
+    Trained weights are cast where they are used, and the backward keeps what they were cast to.
     """
-    numbers = 14 * work.hidden_size + 5 * work.intermediate_size + work.heads * length_tokens
-    return work.layers * numbers * work.compute_bytes
+    frozen = work.parameters - work.trained_parameters
+    cast = work.compute_bytes if work.compute_bytes < 4 else 0
+    return frozen * work.compute_bytes + work.trained_parameters * (ADAM_BYTES + cast)
+
+
+def activation_bytes_per_token(work: Workload, length_tokens: int, recompute: bool = False) -> int:
+    """What the backward keeps for a token of a sequence of `length_tokens`.
+
+    A layer keeps its input, both normed inputs and what stands between attention and MLP; queries, keys and values
+    as attention wants them, and its output; gate, up, their activation and product; and probabilities of half of
+    the sequence a head. With `recompute` only the layers' inputs stay, and one layer at a time is whole.
+    """
+    vectors = 4 * work.hidden_size + 2 * work.query_size + 2 * work.key_size + 4 * work.intermediate_size
+    layer = vectors + work.heads * (length_tokens // 2 + 64)
+    numbers = work.layers * work.hidden_size + layer if recompute else work.layers * layer
+    return int(numbers * work.compute_bytes * (1.0 if work.own_layers else FOREIGN_FACTOR))
 
 
 def checkpoint_bytes(work: Workload) -> int:
@@ -43,7 +58,9 @@ def checkpoint_bytes(work: Workload) -> int:
     return work.trained_parameters * 12
 
 
-def row_tokens_that_fit(work: Workload, length_tokens: int, available_bytes: int) -> int:
+def row_tokens_that_fit(
+    work: Workload, length_tokens: int, available_bytes: int, recompute: bool = False
+) -> int:
     """Tokens of the largest row that the available memory holds; may be zero or less."""
-    free = available_bytes * SHARE_OF_MEMORY - weight_bytes(work) - HEAD_TILE_BYTES
-    return int(free // activation_bytes_per_token(work, length_tokens))
+    free = available_bytes * SHARE_OF_MEMORY - weight_bytes(work) - SCRATCH_BYTES
+    return int(free // activation_bytes_per_token(work, length_tokens, recompute))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from groundup.errors import UserError
 from groundup.machine.estimate import (
+    SCRATCH_BYTES,
     Workload,
     activation_bytes_per_token,
     checkpoint_bytes,
@@ -14,7 +15,7 @@ from groundup.machine.estimate import (
 )
 from groundup.machine.probe import Machine
 
-MOST_ROW_TOKENS = {"cpu": 4096, "cuda": 32768}  # beyond this a matrix product is no faster
+MOST_ROW_TOKENS = {"cpu": 2048, "cuda": 32768}  # beyond this a matrix product is no faster
 
 
 @dataclass(frozen=True)
@@ -27,36 +28,50 @@ class Plan:
     gflops: dict[str, float]
     threads: int
     layout: str
+    layout_reason: str
     row_tokens: int
+    recompute: bool
     memory_bytes: int
     checkpoint_bytes: int
     total_steps: int
     total_steps_reason: str
 
 
-def choose_row_tokens(
-    work: Workload, machine: Machine, device: str, longest_tokens: int, step_tokens: int
-) -> int:
-    """The micro-batch in tokens: as large as helps and fits, never smaller than the longest record.
+def choose_rows(
+    work: Workload,
+    machine: Machine,
+    device: str,
+    longest_tokens: int,
+    step_tokens: int,
+    recompute: bool | None = None,
+) -> tuple[int, bool]:
+    """The micro-batch in tokens, and whether the backward computes activations again.
+
+    Rows are as large as helps and fits, never smaller than the longest record. Unless `recompute` says it, activations
+    are computed again only where the longest record would not fit otherwise: it costs a quarter of the speed.
 
     Raises UserError where even one record does not fit into memory.
     """
     available = machine.available_bytes if device == "cpu" else machine.gpus[0].available_bytes
-    fits = row_tokens_that_fit(work, longest_tokens, available)
-    if fits < longest_tokens:
-        needs = weight_bytes(work) + longest_tokens * activation_bytes_per_token(work, longest_tokens)
-        raise UserError(
-            f"too little memory: about {needs / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available",
-            why=f"the longest record has {longest_tokens} tokens and {work.trained_parameters:,} weights are trained",
-            fix="lower max_length, train an adapter (lora) instead of all weights, or close other programs",
-        )
     largest = MOST_ROW_TOKENS["cpu" if device == "cpu" else "cuda"]
-    return max(longest_tokens, min(fits, largest, step_tokens))
+    for again in (False, True) if recompute is None else (recompute,):
+        fits = row_tokens_that_fit(work, longest_tokens, available, again)
+        if fits >= longest_tokens:
+            return max(longest_tokens, min(fits, largest, step_tokens)), again
+    needs = planned_memory_bytes(work, longest_tokens, longest_tokens, recompute is not False)
+    raise UserError(
+        f"too little memory: about {needs / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available",
+        why=f"the longest record has {longest_tokens} tokens and {work.trained_parameters:,} weights are trained",
+        fix="lower max_length, train an adapter (lora) instead of all weights, or close other programs",
+    )
 
 
-def planned_memory_bytes(work: Workload, row_tokens: int, longest_tokens: int) -> int:
-    """Peak memory of training as planned."""
-    return weight_bytes(work) + row_tokens * activation_bytes_per_token(work, longest_tokens)
+def planned_memory_bytes(
+    work: Workload, row_tokens: int, longest_tokens: int, recompute: bool = False
+) -> int:
+    """Peak memory of training as planned, without that of Python and its libraries."""
+    activations = row_tokens * activation_bytes_per_token(work, longest_tokens, recompute)
+    return weight_bytes(work) + activations + SCRATCH_BYTES
 
 
 def check_disk(free_bytes: int, work: Workload, checkpoints: int, where: str) -> None:

@@ -1,12 +1,10 @@
-"""What this machine has and what this process may use of it: cores, memory, GPUs, a compiler."""
+"""What this machine has and what this process may use of it: cores, memory, GPUs."""
 
 from __future__ import annotations
 
 import math
 import os
 import platform
-import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +33,6 @@ class Machine:
     available_bytes: int
     gpus: tuple[Gpu, ...]
     torch_version: str
-    compiler: bool  # a C++ compiler is on the PATH
 
     @property
     def device(self) -> str:
@@ -61,7 +58,6 @@ def probe() -> Machine:
         ),
         gpus=_gpus(),
         torch_version=str(torch.__version__),
-        compiler=find_compiler() is not None,
     )
 
 
@@ -80,15 +76,6 @@ def cpu_name(root: Path = Path("/")) -> str:
         if key.strip() in ("model name", "Hardware") and value.strip():
             return value.strip()
     return platform.processor() or platform.machine() or "unknown processor"
-
-
-def find_compiler() -> str | None:
-    """Path of a C++ compiler: what CXX names, else the usual names on the PATH."""
-    named = shlex.split(os.environ.get("CXX", ""))[:1]
-    for name in [*named, "c++", "g++", "clang++", "cl"]:
-        if found := shutil.which(name):
-            return found
-    return None
 
 
 def cgroup_memory(root: Path = Path("/")) -> tuple[int, int]:

@@ -1,16 +1,22 @@
-"""BaseLLM: the model, its attention and head, LoRA, and Hugging Face folders and PEFT adapters in and out."""
+"""The models, their attention and head, LoRA, and Hugging Face folders and PEFT adapters in and out."""
 
 from groundup.model.adapter import adapter_settings, load_adapter, save_adapter
 from groundup.model.base import BaseLLM, initialize
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.hf import convert_gguf, load_model, save_model
+from groundup.model.hf import convert_gguf, load_model, read_config, save_model
+from groundup.model.llm import LanguageModel
 from groundup.model.lora import attach_lora, has_lora, lora_state, merge_lora
+from groundup.model.stock import StockLLM
+from groundup.model.stock_config import StockConfig
 
 __all__ = [
     "BaseLLM",
     "KVCache",
+    "LanguageModel",
     "ModelConfig",
+    "StockConfig",
+    "StockLLM",
     "adapter_settings",
     "attach_lora",
     "convert_gguf",
@@ -20,6 +26,7 @@ __all__ = [
     "load_model",
     "lora_state",
     "merge_lora",
+    "read_config",
     "save_adapter",
     "save_model",
 ]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.model.base import BaseLLM
+from groundup.model.llm import LanguageModel
 from groundup.model.lora import attach_lora, find_targets, lora_layers, lora_state
 from groundup.store import files
 
@@ -31,10 +31,12 @@ _HARMLESS = {
     ),
     *("exclude_modules", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core"),
     *("qalora_group_size", "runtime_config", "ensure_weight_tying"),
+    # How the base model stores its weights, which we see in the model itself.
+    "fan_in_fan_out",
 }
 
 
-def save_adapter(model: BaseLLM, folder: Path | str, base_name: str) -> None:
+def save_adapter(model: LanguageModel, folder: Path | str, base_name: str) -> None:
     """Write the adapter alone; plain PEFT loads it onto the base model and gives the same logits.
 
     Args:
@@ -67,7 +69,7 @@ def save_adapter(model: BaseLLM, folder: Path | str, base_name: str) -> None:
     files.publish_folder(Path(folder), write)
 
 
-def load_adapter(model: BaseLLM, folder: Path | str, trainable: bool = False) -> list[str]:
+def load_adapter(model: LanguageModel, folder: Path | str, trainable: bool = False) -> list[str]:
     """Attach a saved adapter to its base model; returns the names of the layers that have it.
 
     Args:
@@ -138,14 +140,14 @@ def _read_state(folder: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
 
 
-def _short_names(model: BaseLLM) -> list[str]:
+def _short_names(model: LanguageModel) -> list[str]:
     """Last names where they mean exactly the layers that have the adapter, else whole names."""
     names = list(lora_layers(model))
     short = sorted({name.rpartition(".")[2] for name in names})
     return short if find_targets(model, short) == names else names
 
 
-def _targets(model: BaseLLM, targets: list[str], folder: Path) -> list[str]:
+def _targets(model: LanguageModel, targets: list[str], folder: Path) -> list[str]:
     linear = set(find_targets(model, "all-linear"))
     strange = [name for name in targets if name not in linear]
     if strange or not targets:

@@ -10,62 +10,59 @@ read only inside the forward of the module that owns it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.batch.types import Batch, Stats
-from groundup.config.schema import LoraSettings
+from groundup.batch.types import Batch
 from groundup.errors import UserError
 from groundup.model.attention import ForestAttention
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.functions import rms_norm
 from groundup.model.head import Head
+from groundup.model.llm import LanguageModel, recomputed
 from groundup.model.rope import frequencies, rotate
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
-class BaseLLM(nn.Module):
+class BaseLLM(LanguageModel):
     """A decoder with its head; parameters are uninitialised until `initialize` or `hf.load_model` fills them."""
 
+    config: ModelConfig
+
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
+        super().__init__(compute_dtype)
         self.config = config
-        self.compute_dtype = compute_dtype
-        self.source_dtype = torch.float32
-        """What the weights were stored in; `hf.save_model` stores them so again."""
-        self.generation_config: Mapping[str, Any] = {}
-        """What came with the weights as generation_config.json."""
-        self.lora: LoraSettings | None = None
-        """The adapter that is attached."""
         self.model = Decoder(config)
         self.lm_head = Head(config.vocab_size, config.hidden_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @property
-    def device(self) -> torch.device:
-        return self.model.embed_tokens.weight.device
+    def head(self) -> Head:
+        return self.lm_head
 
     @property
-    def tied(self) -> bool:
-        return self.lm_head.weight is self.model.embed_tokens.weight
-
-    def forward(self, batch: Batch, needs: frozenset[str] = frozenset({"logp"})) -> Stats:
-        """What the model says about each read of the row: "logp", "lse", "entropy" (nats), float32 [N]."""
-        hidden_TD = self.hidden(batch)
-        found = self.lm_head(hidden_TD.index_select(0, batch.source_N), batch.target_N, needs)
-        return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=found.get("entropy"))
+    def embedding_VD(self) -> nn.Parameter:
+        return self.model.embed_tokens.weight
 
     def hidden(self, batch: Batch, plain: bool = False) -> Tensor:
         """Hidden states [T, D] behind the last norm; `plain` takes the reference attention."""
         attend = ForestAttention(batch, self.config.window_L, plain)
-        return self.model(batch.token_T, batch.position_T, attend, self.compute_dtype)
+        recompute = self.recompute and torch.is_grad_enabled()
+        return self.model(batch.token_T, batch.position_T, attend, self.compute_dtype, recompute)
+
+    def read(self, batch: Batch) -> Tensor:
+        """Hidden states [N, D] of the row's reads; where nothing is read, the last layer ends with its attention."""
+        place_M, which_N = torch.unique(batch.source_N, return_inverse=True)
+        attend = ForestAttention(batch, self.config.window_L)
+        recompute = self.recompute and torch.is_grad_enabled()
+        read_MD = self.model(batch.token_T, batch.position_T, attend, self.compute_dtype, recompute, place_M)
+        return read_MD.index_select(0, which_N)
 
     @torch.no_grad()
     def decode(self, token_BS: Tensor, position_BS: Tensor, cache: KVCache, length_B: Tensor) -> Tensor:
@@ -101,12 +98,27 @@ class Decoder(nn.Module):
         angle, self.rope_scale = frequencies(config)
         self.register_buffer("angle", angle, persistent=False)
 
-    def forward(self, token_T: Tensor, position_T: Tensor, attend: Attend, dtype: torch.dtype) -> Tensor:
-        """Hidden states [T, D] behind the last norm, in `dtype`."""
+    def forward(
+        self,
+        token_T: Tensor,
+        position_T: Tensor,
+        attend: Attend,
+        dtype: torch.dtype,
+        recompute: bool = False,
+        place_M: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states behind the last norm, in `dtype`: [T, D], or [M, D] of the places that are wanted.
+
+        recompute: keep no layer's activations.
+        """
         rope = self._rope(position_T, dtype)
         hidden_TD = self.embed_tokens(token_T, dtype)
         for layer in self.layers:
-            hidden_TD = layer(hidden_TD, rope, attend)
+            wanted = place_M if layer is self.layers[-1] else None
+            if recompute:
+                hidden_TD = recomputed(layer, hidden_TD, rope, attend, wanted)
+            else:
+                hidden_TD = layer(hidden_TD, rope, attend, wanted)
         return self.norm(hidden_TD)
 
     def _rope(self, position_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -128,8 +140,18 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden_TD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        hidden_TD = hidden_TD + self.self_attn(self.input_layernorm(hidden_TD), rope, attend)
+    def forward(
+        self,
+        hidden_TD: Tensor,
+        rope: tuple[Tensor, Tensor],
+        attend: Attend,
+        place_M: Tensor | None = None,
+    ) -> Tensor:
+        """[T, D], or [M, D] of the places that are wanted: what stands behind attention sees no other token."""
+        attended = self.self_attn(self.input_layernorm(hidden_TD), rope, attend, place_M)
+        if place_M is not None:
+            hidden_TD = hidden_TD.index_select(0, place_M)
+        hidden_TD = hidden_TD + attended
         return hidden_TD + self.mlp(self.post_attention_layernorm(hidden_TD))
 
 
@@ -150,7 +172,13 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
 
-    def forward(self, hidden_TD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self,
+        hidden_TD: Tensor,
+        rope: tuple[Tensor, Tensor],
+        attend: Attend,
+        place_M: Tensor | None = None,
+    ) -> Tensor:
         query_THd, key_TKd, value_TKd = (
             project(hidden_TD).unflatten(-1, (-1, self.head_dim))
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -158,7 +186,8 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             query_THd, key_TKd = self.q_norm(query_THd), self.k_norm(key_TKd)
         query_THd, key_TKd = rotate(query_THd, *rope), rotate(key_TKd, *rope)
-        return self.o_proj(attend(self.index, query_THd, key_TKd, value_TKd).flatten(1))
+        output_TD = attend(self.index, query_THd, key_TKd, value_TKd).flatten(1)
+        return self.o_proj(output_TD if place_M is None else output_TD.index_select(0, place_M))
 
 
 class MLP(nn.Module):

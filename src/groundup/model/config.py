@@ -112,6 +112,20 @@ class ModelConfig:
         return self.max_position_embeddings if self.rope_parameters["rope_type"] == "dynamic" else None
 
     @classmethod
+    def covers(cls, raw: Mapping[str, Any]) -> bool:
+        """Whether our decoder computes what this `config.json` says; transformers' own layers serve the others."""
+        rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        partial = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor")) or 1.0
+        activation = raw.get("hidden_act", "silu")
+        return (
+            raw.get("model_type") in FAMILIES
+            and kind in ROPE_TYPES
+            and partial == 1.0
+            and activation in ("silu", "swish")
+        )
+
+    @classmethod
     def from_folder(cls, folder: Path | str) -> ModelConfig:
         """From a Hugging Face folder's config.json. Raises UserError."""
         path = Path(folder) / "config.json"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,11 +15,23 @@ from groundup.errors import UserError
 from groundup.model.base import BaseLLM
 from groundup.model.config import ModelConfig
 from groundup.model.gguf import read_gguf, read_once
+from groundup.model.llm import LanguageModel
 from groundup.model.lora import has_lora
+from groundup.model.stock import StockLLM
+from groundup.model.stock_config import StockConfig
+from groundup.model.stock_files import load_stock, write_stock
+from groundup.model.weights import WEIGHTS, Weights, check_finite
 from groundup.store import files
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def read_config(folder: Path | str) -> ModelConfig | StockConfig:
+    """The shape of a folder's model. Raises UserError where there is no causal text model that can be trained."""
+    path = Path(folder) / "config.json"
+    if path.exists() and not ModelConfig.covers(files.read_json(path)):
+        return StockConfig.from_folder(folder)
+    return ModelConfig.from_folder(folder)
 
 
 def load_model(
@@ -29,8 +39,8 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
     trainable: bool = False,
-) -> BaseLLM:
-    """A model from a Hugging Face folder.
+) -> LanguageModel:
+    """A model from a Hugging Face folder: ours where we have the family, else transformers' own layers.
 
     Args:
         folder: with config.json and safetensors, in one file or several with an index.
@@ -38,12 +48,18 @@ def load_model(
         trainable: train all weights: they are float32, and cast where they are used.
 
     Raises:
-        UserError: no weights, weights missing or of another shape, or a family that is not supported.
+        UserError: no weights; weights missing, of another shape, or not finite; no causal text model that
+            transformers knows.
     """
     folder = Path(folder)
-    config = ModelConfig.from_folder(folder)
-    with _Weights(folder) as weights:
-        model = _build(config, weights, folder, _dtype(dtype), torch.device(device), trainable)
+    config = read_config(folder)
+    model: LanguageModel
+    if isinstance(config, StockConfig):
+        model = load_stock(folder, config, _dtype(dtype), torch.device(device), trainable)
+    else:
+        with Weights(folder) as weights:
+            model = _build(config, weights, folder, _dtype(dtype), torch.device(device), trainable)
+    check_finite(model.named_parameters(), folder)
     generation = folder / "generation_config.json"
     if generation.exists():
         model.generation_config = files.read_json(generation)
@@ -51,7 +67,7 @@ def load_model(
 
 
 def save_model(
-    model: BaseLLM,
+    model: LanguageModel,
     folder: Path | str,
     tokenizer: Any,
     *,
@@ -69,18 +85,18 @@ def save_model(
     assert not has_lora(model), "merge the adapter first, or save it with save_adapter"
     stored = _dtype(dtype) if dtype is not None else model.source_dtype
     generation = _generation_config(model, tokenizer, generation_config or {})
-    bos, eos, pad = (generation.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad"))
-    config = replace(
-        model.config,
-        bos_token_id=bos,
-        eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
-        pad_token_id=pad,
-        tie_word_embeddings=model.tied,
-    )
+    special = {f"{kind}_token_id": generation.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
 
     def write(part: Path) -> None:
-        save_file(_stored_state(model, stored), part / WEIGHTS, metadata={"format": "pt"})
-        files.write_json(part / "config.json", config.to_hf() | {"dtype": str(stored).removeprefix("torch.")})
+        if isinstance(model, StockLLM):
+            write_stock(model, part, stored, special)
+        else:
+            assert isinstance(model, BaseLLM)
+            save_file(_stored_state(model, stored), part / WEIGHTS, metadata={"format": "pt"})
+            raw = replace(model.config, tie_word_embeddings=model.tied).to_hf()
+            files.write_json(
+                part / "config.json", raw | special | {"dtype": str(stored).removeprefix("torch.")}
+            )
         files.write_json(part / "generation_config.json", generation)
         tokenizer.save_pretrained(part)
 
@@ -103,66 +119,6 @@ def convert_gguf(path: Path | str, folder: Path | str) -> None:
         ModelConfig.from_hf(raw, where=str(path)), state, path, torch.float32, torch.device("cpu"), False
     )
     save_model(model, folder, tokenizer)
-
-
-class _Weights(Mapping[str, Tensor]):
-    """The tensors of a folder's safetensors files, read one at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._stack = contextlib.ExitStack()
-        self._file_of: dict[str, Any] = {}
-
-    def __enter__(self) -> _Weights:
-        for name in _weight_files(self.folder):
-            path = self.folder / name
-            try:
-                file = self._stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise UserError(
-                    "a weights file cannot be read",
-                    where=str(path),
-                    why=str(error),
-                    fix="download or copy it again: it may be cut short",
-                ) from error
-            self._file_of |= dict.fromkeys(file.keys(), file)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file_of[name].get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file_of)
-
-    def __len__(self) -> int:
-        return len(self._file_of)
-
-
-def _weight_files(folder: Path) -> list[str]:
-    if (folder / INDEX).exists():
-        return sorted(set(files.read_json(folder / INDEX)["weight_map"].values()))
-    if (folder / WEIGHTS).exists():
-        return [WEIGHTS]
-    pickled = sorted(
-        path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt"))
-    )
-    if pickled:
-        raise UserError(
-            f"the weights are stored as {pickled[0]}",
-            where=str(folder),
-            why="such files are pickles, which can run any code when opened",
-            fix="get the model's safetensors version, or convert it once where you trust it: "
-            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
-        )
-    raise UserError(
-        "the model folder has no weights",
-        where=str(folder),
-        why=f"neither {WEIGHTS} nor {INDEX} is there",
-        fix="download the model again, or check the path",
-    )
 
 
 def _build(
@@ -223,7 +179,7 @@ def _stored_state(model: BaseLLM, dtype: torch.dtype) -> dict[str, Tensor]:
     }
 
 
-def _generation_config(model: BaseLLM, tokenizer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def _generation_config(model: LanguageModel, tokenizer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     own = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")}
     known = {f"{kind}_token_id": getattr(model.config, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     layers = (known, {k: v for k, v in own.items() if v is not None}, model.generation_config, given)

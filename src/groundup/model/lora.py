@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.model.base import BaseLLM, Linear
+from groundup.model.base import Linear
 from groundup.model.functions import lora_linear
+from groundup.model.llm import LanguageModel
 
 
 class Factor(nn.Module):
@@ -39,7 +40,8 @@ class LoraLinear(Linear):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
         weight, a, b = self.weight.to(x.dtype), self.lora_A(x.dtype), self.lora_B(x.dtype)
-        return lora_linear(x, weight, bias, a, b, self.scaling)
+        flat = lora_linear(x.flatten(0, -2), weight, bias, a, b, self.scaling)
+        return flat.unflatten(0, x.shape[:-1])
 
     @torch.no_grad()
     def merged(self) -> Linear:
@@ -51,7 +53,7 @@ class LoraLinear(Linear):
         return plain
 
 
-def attach_lora(model: BaseLLM, settings: LoraSettings, seed: int = 0) -> list[str]:
+def attach_lora(model: LanguageModel, settings: LoraSettings, seed: int = 0) -> list[str]:
     """Freeze the model, in its compute dtype, and give the target layers their factors; returns the layers' names.
 
     A is drawn as PEFT draws it (uniform, Kaiming with a = sqrt 5), B is zero: the model's answers do not change yet.
@@ -75,7 +77,7 @@ def attach_lora(model: BaseLLM, settings: LoraSettings, seed: int = 0) -> list[s
     return names
 
 
-def find_targets(model: BaseLLM, targets: str | list[str]) -> list[str]:
+def find_targets(model: LanguageModel, targets: str | list[str]) -> list[str]:
     """Full names of the linear layers that are meant, by PEFT's rule: the whole name or its last parts."""
     layers = [name for name, module in model.named_modules() if isinstance(module, Linear)]
     if targets == "all-linear":
@@ -97,20 +99,20 @@ def find_targets(model: BaseLLM, targets: str | list[str]) -> list[str]:
     return [name for name in layers if name in chosen]
 
 
-def lora_layers(model: BaseLLM) -> dict[str, LoraLinear]:
+def lora_layers(model: LanguageModel) -> dict[str, LoraLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
-def has_lora(model: BaseLLM) -> bool:
+def has_lora(model: LanguageModel) -> bool:
     return bool(lora_layers(model))
 
 
-def lora_state(model: BaseLLM) -> dict[str, Tensor]:
+def lora_state(model: LanguageModel) -> dict[str, Tensor]:
     """The factors alone, named `<layer>.lora_A.weight` and `<layer>.lora_B.weight`."""
     return {name: tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
 
 
-def merge_lora(model: BaseLLM) -> BaseLLM:
+def merge_lora(model: LanguageModel) -> LanguageModel:
     """Fold the factors into the weights and take them off; the same model, plain and frozen."""
     for name, layer in lora_layers(model).items():
         _replace(model, name, layer.merged())
@@ -118,12 +120,12 @@ def merge_lora(model: BaseLLM) -> BaseLLM:
     return model
 
 
-def _freeze(model: BaseLLM) -> None:
+def _freeze(model: LanguageModel) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         parameter.data = parameter.data.to(model.compute_dtype)
 
 
-def _replace(model: BaseLLM, name: str, module: nn.Module) -> None:
+def _replace(model: LanguageModel, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)

@@ -18,6 +18,10 @@ class Objective(Protocol):
 
     needs: frozenset[str]
 
+    def logp_gradient(self, batch: Batch) -> Tensor | None:
+        """d loss / d logp, float32 [N], where it is known before the model runs: a trained head then works once."""
+        ...
+
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         """A scalar whose sum over the step's rows is the step's loss, and the row's metrics."""
         ...

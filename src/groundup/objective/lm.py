@@ -13,6 +13,9 @@ class LanguageModeling:
 
     needs = frozenset({"logp"})
 
+    def logp_gradient(self, batch: Batch) -> Tensor:
+        return -batch.weight_N
+
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         assert stats.logp_N is not None
         loss = -(stats.logp_N * batch.weight_N).sum()

@@ -30,6 +30,9 @@ class Dpo:
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
+    def logp_gradient(self, batch: Batch) -> None:
+        """The loss bends with the log-probabilities: nothing is known beforehand."""
+
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         logp_Q = sequence_logp(stats, batch)
         reward_Q = self.beta * (logp_Q - batch.sequence["ref_logp"])
@@ -58,6 +61,9 @@ class Preference:
     """
 
     needs = frozenset({"logp"})
+
+    def logp_gradient(self, batch: Batch) -> None:
+        """The loss bends with the log-probabilities: nothing is known beforehand."""
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         mean_Q = sequence_logp(stats, batch) / batch.reads_Q

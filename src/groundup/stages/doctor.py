@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -84,7 +83,6 @@ def examine(machine: Machine, gflops: dict[str, float]) -> Iterator[Finding]:
     yield _disk(Path.cwd())
     yield _gpus(machine)
     yield Finding("PyTorch", machine.torch_version)
-    yield _compiler(machine)
     yield Finding("Precision", choose_dtype(gflops)[1])
     yield _model_cache()
     yield from _packages()
@@ -117,14 +115,6 @@ def _gpus(machine: Machine) -> Finding:
     return Finding(
         "GPU", text, problem, "Install a PyTorch for CUDA: https://pytorch.org/get-started/locally"
     )
-
-
-def _compiler(machine: Machine) -> Finding:
-    if machine.compiler:
-        return Finding("Compiler", "found")
-    fixes = {"Darwin": "xcode-select --install", "Windows": "Install Visual Studio's C++ build tools."}
-    problem = "No C++ compiler was found; only PyTorch's compiled kernels need one."
-    return Finding("Compiler", "none", problem, fixes.get(platform.system(), "sudo apt-get install g++"))
 
 
 def _model_cache() -> Finding:

@@ -20,7 +20,6 @@ from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.inputs import stages_before
 from groundup.stages.origin import origin_of
 from groundup.stages.rows import Item, Prompt, Renderer, prompt_of, read_items
-from groundup.stages.training import LAYOUT
 
 ROW_TOKENS = 4096
 
@@ -133,7 +132,7 @@ def measure(
                 records,
                 objective,
                 row_tokens=max(ROW_TOKENS, 2 * longest_tokens),
-                layout=LAYOUT,
+                layout=loaded.layout,
                 device=str(loaded.model.device),
                 title="Evaluating",
             )

@@ -17,16 +17,19 @@ from groundup.config.schema import ChatSettings, DpoSettings, LoraSettings
 from groundup.errors import UserError
 from groundup.eval import evaluate_records, packed_rows, record_logps
 from groundup.eval.answers import answer_prompts
+from groundup.infer.load import check_vocabulary
 from groundup.machine.plan import Plan
 from groundup.model import (
-    BaseLLM,
+    LanguageModel,
     ModelConfig,
+    StockConfig,
     adapter_settings,
     attach_lora,
     has_lora,
     load_adapter,
     load_model,
     merge_lora,
+    read_config,
     save_adapter,
     save_model,
 )
@@ -35,10 +38,10 @@ from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.models import ModelFolders, find_model
 from groundup.stages.rows import Prompt, Rows, read_rows
 from groundup.stages.training import (
-    LAYOUT,
     Compute,
     Material,
     choose_compute,
+    choose_layout,
     make_plan,
     run_training,
     say_plan,
@@ -53,13 +56,16 @@ def run(context: Context) -> dict[str, Any]:
     """Train `final/` from the stage's rows: an adapter in PEFT's layout, or a whole model with `lora: false`."""
     source = find_model(context, context.settings.from_)
     tokenizer = with_template(load_tokenizer(source.tokenizer), context.recipe.chat)
-    config = ModelConfig.from_folder(source.base)
+    config = read_config(source.base)
+    check_vocabulary(tokenizer, config, f"stages.{context.name}.from")
     rows = read_rows(context, tokenizer)
     check_lengths(context, config, rows)
     compute = choose_compute(context, config)
-    model = starting_model(context, source, compute)
-    material = material_of(context, rows.train)
-    plan = make_plan(context, model, compute, material)
+    base = base_model(context, source, compute)
+    exact = choose_layout(context, base, context.settings.max_length)
+    model = starting_model(context, base, source, compute)
+    material = material_of(context, rows.train, exact.layout)
+    plan = make_plan(context, model, compute, material, exact.reason)
     say_plan(plan, model, material)
     before = answers_before(context, model, tokenizer, rows)
     heldout = rows.heldout[:REHEARSAL_ITEMS] if context.rehearse else rows.heldout
@@ -76,7 +82,7 @@ def run(context: Context) -> dict[str, Any]:
             heldout,
             material.objective,
             row_tokens=plan.row_tokens,
-            layout=LAYOUT,
+            layout=plan.layout,
             device=plan.device,
             title="Evaluating",
         )
@@ -100,7 +106,7 @@ def with_template(tokenizer: Tokenizer, chat: ChatSettings) -> Tokenizer:
     return tokenizer
 
 
-def check_lengths(context: Context, config: ModelConfig, rows: Rows) -> None:
+def check_lengths(context: Context, config: ModelConfig | StockConfig, rows: Rows) -> None:
     """Raise UserError where a row is longer than the model's context."""
     longest = max(len(chain.token) for record in rows.train + rows.heldout for chain in record.chains)
     if longest > config.max_position_embeddings:
@@ -111,23 +117,30 @@ def check_lengths(context: Context, config: ModelConfig, rows: Rows) -> None:
         )
 
 
-def starting_model(context: Context, source: ModelFolders, compute: Compute) -> BaseLLM:
-    """The model as the stage begins: a fresh adapter, the adapter that it goes on with, or all weights."""
+def base_model(context: Context, source: ModelFolders, compute: Compute) -> LanguageModel:
+    """The weights that the stage begins with, without an adapter."""
+    full = context.settings.lora is False
+    # An adapter is folded into float32 weights.
+    dtype = "float32" if full and source.adapter else compute.dtype
+    return load_model(source.base, dtype, compute.device, trainable=full)
+
+
+def starting_model(
+    context: Context, model: LanguageModel, source: ModelFolders, compute: Compute
+) -> LanguageModel:
+    """The model as the stage begins: with a fresh adapter, the adapter that it goes on with, or all weights."""
     settings = context.settings
-    dtype = getattr(torch, compute.dtype)
     if settings.lora is False:
-        model = load_model(source.base, torch.float32 if source.adapter else dtype, trainable=True)
         if source.adapter:
             load_adapter(model, source.adapter)
             merge_lora(model)
             for parameter in model.parameters():
                 parameter.requires_grad_(True)
-            model.compute_dtype = dtype
-        return model.to(compute.device)
-    model = load_model(source.base, dtype, trainable=False)
+            model.compute_dtype = getattr(torch, compute.dtype)
+        return model
     if source.adapter is None:
         attach_lora(model, settings.lora, seed=context.recipe.seed)
-        return model.to(compute.device)
+        return model
     existing = adapter_settings(source.adapter)
     # The resolved recipe of a run writes defaults out, so a default asks for nothing.
     if settings.lora != LoraSettings() and not same_shape(existing, settings.lora):
@@ -140,7 +153,7 @@ def starting_model(context: Context, source: ModelFolders, compute: Compute) -> 
         f"  going on with the adapter that is there: r {existing.r}, lora_alpha {existing.lora_alpha:g}"
     )
     load_adapter(model, source.adapter, trainable=True)
-    return model.to(compute.device)
+    return model
 
 
 def same_shape(one: LoraSettings, other: LoraSettings) -> bool:
@@ -149,7 +162,7 @@ def same_shape(one: LoraSettings, other: LoraSettings) -> bool:
     return (one.r, one.scaling) == (other.r, other.scaling) and (len(targets) < 2 or targets[0] == targets[1])
 
 
-def material_of(context: Context, records: list[Record]) -> Material:
+def material_of(context: Context, records: list[Record], layout: str) -> Material:
     """The stage's records as a stream of whole rows, with its objective."""
     settings = context.settings
     objective: Objective = LanguageModeling()
@@ -157,13 +170,13 @@ def material_of(context: Context, records: list[Record]) -> Material:
         objective = Dpo(settings.beta)
         # The reference is computed on the rows that the plan makes; steps can be timed with any other.
         records = with_reference(records, dict.fromkeys(range(len(records)), (0.0, 0.0)))
-    sizes = np.array([segment_tokens(record, LAYOUT) for record in records])
+    sizes = np.array([segment_tokens(record, layout) for record in records])
     stream = Stream(np.ones(len(records), dtype=np.int64), settings.batch_size, context.recipe.seed)
-    return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective)
+    return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective, layout)
 
 
 def reference_logps(
-    context: Context, model: BaseLLM, material: Material, plan: Plan, heldout: list[Record]
+    context: Context, model: LanguageModel, material: Material, plan: Plan, heldout: list[Record]
 ) -> dict[int, tuple[float, ...]]:
     """Log-probabilities of every pair that will be seen, by the model as the stage begins: the reference.
 
@@ -178,7 +191,7 @@ def reference_logps(
     def rows() -> Iterator[Batch]:
         for step in range(steps):
             yield from step_rows(context, material, plan, step)
-        yield from packed_rows(heldout, plan.row_tokens, LAYOUT)
+        yield from packed_rows(heldout, plan.row_tokens, plan.layout)
 
     # With those that the last step takes of the next epoch.
     pairs = steps * context.settings.batch_size + len(heldout)
@@ -192,7 +205,7 @@ def with_reference(records: list[Record], reference: dict[int, tuple[float, ...]
     return [replace(record, sequence={"ref_logp": reference[record.index]}) for record in records]
 
 
-def answers_before(context: Context, model: BaseLLM, tokenizer: Tokenizer, rows: Rows) -> list[str]:
+def answers_before(context: Context, model: LanguageModel, tokenizer: Tokenizer, rows: Rows) -> list[str]:
     """What the model answers as the stage begins; kept in `samples.jsonl`, for a resumed run."""
     path = context.stage.samples
     if not path.exists():
@@ -217,7 +230,7 @@ def answer_tokens(context: Context) -> int:
     return REHEARSAL_TOKENS if context.rehearse else int(context.settings.sample_tokens)
 
 
-def save(context: Context, model: BaseLLM, source: ModelFolders, tokenizer: Tokenizer) -> None:
+def save(context: Context, model: LanguageModel, source: ModelFolders, tokenizer: Tokenizer) -> None:
     """Write `final/`, whole or not at all."""
     if not has_lora(model):
         save_model(model, context.stage.final, tokenizer)

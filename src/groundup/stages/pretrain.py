@@ -16,16 +16,25 @@ from groundup.data import compression_baselines
 from groundup.errors import UserError
 from groundup.eval import bits_per_byte, evaluate_records
 from groundup.eval.answers import continue_texts
-from groundup.model import BaseLLM, ModelConfig, initialize, load_model, save_model
+from groundup.model import (
+    BaseLLM,
+    LanguageModel,
+    ModelConfig,
+    StockConfig,
+    initialize,
+    load_model,
+    read_config,
+    save_model,
+)
 from groundup.objective import LanguageModeling
 from groundup.stages.context import REHEARSAL_ITEMS, Context
 from groundup.stages.models import find_model
 from groundup.stages.tokenizer import texts
 from groundup.stages.training import (
-    LAYOUT,
     Compute,
     Material,
     choose_compute,
+    choose_layout,
     make_plan,
     run_training,
     say_plan,
@@ -52,8 +61,9 @@ def run(context: Context) -> dict[str, Any]:
     compute = choose_compute(context, config)
     model = starting_model(context, config, compute)
     stream = Stream(pieces.sizes, settings.batch_tokens, context.recipe.seed)
-    material = Material(stream, pieces.sizes, pieces.records, LanguageModeling())
-    plan = make_plan(context, model, compute, material)
+    exact = choose_layout(context, model, settings.max_length)
+    material = Material(stream, pieces.sizes, pieces.records, LanguageModeling(), exact.layout)
+    plan = make_plan(context, model, compute, material, exact.reason)
     say_plan(plan, model, material)
     count = REHEARSAL_ITEMS if context.rehearse else len(heldout.sizes)
     held_records = heldout.records(range(min(count, len(heldout.sizes))))
@@ -65,7 +75,7 @@ def run(context: Context) -> dict[str, Any]:
             held_records,
             material.objective,
             row_tokens=plan.row_tokens,
-            layout=LAYOUT,
+            layout=plan.layout,
             device=plan.device,
             title="Evaluating",
         )
@@ -117,11 +127,11 @@ class Pieces:
         return made
 
 
-def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig:
+def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig | StockConfig:
     """The shape to train: the recipe's, or that of the model to go on from."""
     settings = context.settings
     if settings.model is not None:
-        config = ModelConfig.from_folder(model_folder(context))
+        config = read_config(model_folder(context))
         if len(tokenizer) > config.vocab_size:
             raise UserError(
                 f"the shards' tokenizer has {len(tokenizer)} tokens, and the model's embedding {config.vocab_size}",
@@ -156,14 +166,13 @@ def model_folder(context: Context) -> Path:
     return source.base
 
 
-def starting_model(context: Context, config: ModelConfig, compute: Compute) -> BaseLLM:
+def starting_model(context: Context, config: ModelConfig | StockConfig, compute: Compute) -> LanguageModel:
     """Fresh weights, drawn from the recipe's seed, or those of the model to go on from."""
     dtype = getattr(torch, compute.dtype)
     if context.settings.model is not None:
-        model = load_model(model_folder(context), dtype, trainable=True)
-    else:
-        model = initialize(BaseLLM(config, dtype), context.recipe.seed)
-    return model.to(compute.device)
+        return load_model(model_folder(context), dtype, compute.device, trainable=True)
+    assert isinstance(config, ModelConfig)
+    return initialize(BaseLLM(config, dtype), context.recipe.seed).to(compute.device)
 
 
 def heldout_baselines(context: Context) -> dict[str, float]:

@@ -14,19 +14,19 @@ import torch
 from groundup import console
 from groundup.batch import Batch, Record, Stream, pack_step
 from groundup.config.schema import TrainSettings
-from groundup.engine import train
+from groundup.engine import Exactness, probe, train
 from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
 from groundup.errors import UserError
 from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes
-from groundup.machine.plan import Plan, check_disk, choose_row_tokens, planned_memory_bytes
-from groundup.model import BaseLLM, ModelConfig
+from groundup.machine.plan import Plan, check_disk, choose_rows, planned_memory_bytes
+from groundup.machine.process import prepare_process
+from groundup.model import BaseLLM, LanguageModel, ModelConfig, StockConfig, StockLLM
 from groundup.objective import Objective
 from groundup.stages.context import REHEARSAL_STEPS, Context
 from groundup.store.files import read_json, read_jsonl, write_json
 
-LAYOUT = "shared"
 TIMED_STEPS = 5
 TIMED_SECONDS = 8.0
 SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
@@ -42,19 +42,21 @@ class Material:
     """Tokens of each record in a row."""
     records: Callable[[Sequence[int]], list[Record]]
     objective: Objective
+    layout: str
+    """How a record is laid out in a row; its size there depends on it."""
 
     @property
     def longest_tokens(self) -> int:
         return int(self.sizes.max())
 
     def rows_of(self, step: int, row_tokens: int) -> list[Batch]:
-        return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, LAYOUT)
+        return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, self.layout)
 
     def longest_rows(self, row_tokens: int) -> list[Batch]:
         """One row of the longest records: what a rehearsal tries."""
         order = np.argsort(-self.sizes, kind="stable")
         count = max(1, int(np.searchsorted(np.cumsum(self.sizes[order]), row_tokens, side="right")))
-        return pack_step(self.records(order[:count].tolist()), row_tokens, LAYOUT)
+        return pack_step(self.records(order[:count].tolist()), row_tokens, self.layout)
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,10 @@ class Compute:
     gflops: dict[str, float]
 
 
-def choose_compute(context: Context, config: ModelConfig) -> Compute:
+def choose_compute(context: Context, config: ModelConfig | StockConfig) -> Compute:
     """The dtype of an existing plan, the recipe's, or the one measured to be faster on the model's own shapes."""
     device = context.machine.device
-    # The same bits after a resume: the same kernels, and sums cut over the same number of threads.
-    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    torch.set_num_threads(context.machine.cores)
+    prepare_process(device, context.machine.cores)
     if context.stage.plan.exists():
         plan = read_json(context.stage.plan)
         if plan["device"] != device:
@@ -82,7 +82,7 @@ def choose_compute(context: Context, config: ModelConfig) -> Compute:
                 why="a plan is made once, so that a run that goes on computes the same numbers",
                 fix="go on where it was begun, or remove the stage's folder to train it here",
             )
-        torch.set_num_threads(plan["threads"])
+        prepare_process(device, plan["threads"])
         return Compute(plan["device"], plan["dtype"], plan["dtype_reason"], plan["gflops"])
     if context.settings.dtype != "auto":
         return Compute(device, context.settings.dtype, "the recipe says so", {})
@@ -96,7 +96,17 @@ def choose_compute(context: Context, config: ModelConfig) -> Compute:
     return Compute(device, dtype, reason, measured)
 
 
-def workload_of(model: BaseLLM, dtype: str) -> Workload:
+def choose_layout(context: Context, model: LanguageModel, max_length: int) -> Exactness:
+    """The layout of an existing plan, or the fastest one that is exact for this model, before it has an adapter."""
+    if not context.stage.plan.exists():
+        return probe(model, max_length)
+    plan = read_json(context.stage.plan)
+    if isinstance(model, StockLLM):
+        model.layout = plan["layout"]
+    return Exactness(plan["layout"], plan["layout_reason"])
+
+
+def workload_of(model: LanguageModel, dtype: str) -> Workload:
     """The model's numbers that memory depends on."""
     config = model.config
     return Workload(
@@ -105,21 +115,29 @@ def workload_of(model: BaseLLM, dtype: str) -> Workload:
         layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
+        query_size=config.num_attention_heads * config.head_dim,
+        key_size=config.num_key_value_heads * config.head_dim,
         heads=config.num_attention_heads,
         compute_bytes=2 if dtype == "bfloat16" else 4,
+        own_layers=isinstance(model, BaseLLM),
     )
 
 
-def make_plan(context: Context, model: BaseLLM, compute: Compute, material: Material) -> Plan:
+def make_plan(
+    context: Context, model: LanguageModel, compute: Compute, material: Material, layout_reason: str = ""
+) -> Plan:
     """The stage's plan: made once, written down, and from then on read."""
     stage, settings = context.stage, context.settings
     if stage.plan.exists():
-        return Plan(**read_json(stage.plan))
+        plan = Plan(**read_json(stage.plan))
+        model.recompute = plan.recompute
+        return plan
     work = workload_of(model, compute.dtype)
     step_tokens = int(material.sizes[material.stream.records_of(0)].sum())
-    row_tokens = choose_row_tokens(
-        work, context.machine, compute.device, material.longest_tokens, step_tokens
-    )
+    longest = material.longest_tokens
+    wish = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
+    row_tokens, recompute = choose_rows(work, context.machine, compute.device, longest, step_tokens, wish)
+    model.recompute = recompute
     check_disk(shutil.disk_usage(stage.root).free, work, settings.save_total_limit, str(stage.root))
     plan = Plan(
         device=compute.device,
@@ -127,9 +145,11 @@ def make_plan(context: Context, model: BaseLLM, compute: Compute, material: Mate
         dtype_reason=compute.reason,
         gflops=compute.gflops,
         threads=torch.get_num_threads(),
-        layout=LAYOUT,
+        layout=material.layout,
+        layout_reason=layout_reason,
         row_tokens=row_tokens,
-        memory_bytes=planned_memory_bytes(work, row_tokens, material.longest_tokens),
+        recompute=recompute,
+        memory_bytes=planned_memory_bytes(work, row_tokens, longest, recompute),
         checkpoint_bytes=checkpoint_bytes(work),
         total_steps=0,
         total_steps_reason="",
@@ -140,7 +160,7 @@ def make_plan(context: Context, model: BaseLLM, compute: Compute, material: Mate
     return plan
 
 
-def _total_steps(context: Context, model: BaseLLM, material: Material, plan: Plan) -> tuple[int, str]:
+def _total_steps(context: Context, model: LanguageModel, material: Material, plan: Plan) -> tuple[int, str]:
     settings = context.settings
     if context.rehearse:
         return REHEARSAL_STEPS, "a rehearsal"
@@ -154,7 +174,7 @@ def _total_steps(context: Context, model: BaseLLM, material: Material, plan: Pla
     return steps, reason
 
 
-def _seconds_a_step(model: BaseLLM, material: Material, plan: Plan, settings: TrainSettings) -> float:
+def _seconds_a_step(model: LanguageModel, material: Material, plan: Plan, settings: TrainSettings) -> float:
     """Median time of whole steps with a learning rate of zero: nothing depends on them but the plan."""
     optimizer = make_optimizer(model, settings)
     times = []
@@ -176,18 +196,21 @@ def step_rows(context: Context, material: Material, plan: Plan, step: int) -> li
     return material.rows_of(step, plan.row_tokens)
 
 
-def say_plan(plan: Plan, model: BaseLLM, material: Material) -> None:
+def say_plan(plan: Plan, model: LanguageModel, material: Material) -> None:
     """What is about to happen, in a few plain lines."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.say(f"  {trained:,} weights to train, on {len(material.sizes):,} rows")
     console.say(f"  {plan.dtype}: {plan.dtype_reason}")
+    console.say(f"  layout {plan.layout}: {plan.layout_reason}")
     memory = f"about {plan.memory_bytes / 1e9:.1f} GB of memory"
+    if plan.recompute:
+        memory += ", with activations computed again in the backward"
     console.say(f"  {plan.total_steps:,} steps ({plan.total_steps_reason}); {memory}")
 
 
 def run_training(
     context: Context,
-    model: BaseLLM,
+    model: LanguageModel,
     plan: Plan,
     material: Material,
     evaluate: Callable[[], dict[str, float]],

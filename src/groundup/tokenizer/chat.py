@@ -110,6 +110,7 @@ def _score(tokenizer: Any, text: str, spans: list[Span]) -> Rendered:
     scored = np.zeros(len(token), dtype=bool)
     for span in spans:
         scored |= (begin >= span.start) & (begin < span.end)
+    scored[:1] = False  # nothing stands before the first token, so nothing predicts it
     if not spans:
         return Rendered(token, scored, text)
     kept = int(np.flatnonzero(scored)[-1]) + 1

@@ -1,7 +1,10 @@
 """A checkpoint brings everything back, and never another model's."""
 
+import math
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from groundup.engine.checkpoint import State, load_checkpoint, save_checkpoint
@@ -104,3 +107,38 @@ def with_rows(model):
     """The vector becomes a matrix of equal rows' shape, to which the saved vector would spread silently."""
     model.bias = nn.Parameter(torch.zeros(2, 7))
     return model
+
+
+def assert_refused_and_untouched(toy, folder, match):
+    fresh = toy.Bigrams()
+    optimizer = make_optimizer(fresh, toy.settings())
+    before = [p.detach().clone() for p in fresh.parameters()]
+    with pytest.raises(UserError, match=match) as caught:
+        load_checkpoint(folder, fresh, optimizer)
+    assert str(folder) in caught.value.where and "remove this checkpoint" in caught.value.fix
+    assert all(torch.equal(p, old) for p, old in zip(fresh.parameters(), before)) and not optimizer.state
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("trained.safetensors", "weight"), ("optimizer.safetensors", "bias/exp_avg_sq")],
+)
+def test_numbers_that_are_not_finite_are_refused(toy, tmp_path, file, name, broken):
+    """Else every further step would be skipped, and the run end with advice about the learning rate."""
+    save_checkpoint(tmp_path, *stepped(toy), State(step=2))
+    tensors = load_file(tmp_path / file)
+    tensors[name].view(-1)[3] = broken
+    save_file(tensors, tmp_path / file)
+    assert_refused_and_untouched(toy, tmp_path, f"not finite, in {name}")
+
+
+@pytest.mark.parametrize("file", ["trained.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("damage", ["cut short", "missing"])
+def test_files_that_cannot_be_read_are_refused(toy, tmp_path, file, damage):
+    save_checkpoint(tmp_path, *stepped(toy), State(step=2))
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).unlink()
+    if damage == "cut short":
+        (tmp_path / file).write_bytes(whole[: len(whole) // 2])
+    assert_refused_and_untouched(toy, tmp_path, "cannot be read")

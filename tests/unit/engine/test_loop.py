@@ -153,9 +153,26 @@ def test_a_window_of_skipped_steps_has_no_loss(toy):
 
 
 def test_broken_numbers_end_the_run_with_advice(toy):
-    with pytest.raises(UserError, match="4 steps had a gradient that is not finite") as caught:
+    with pytest.raises(UserError, match="4 of 10 steps had a gradient that is not finite") as caught:
         toy.fit(toy.Bigrams(), rows=breaking(toy, *range(2, 10)))
     assert "learning_rate" in caught.value.fix and str(toy.stage.metrics) in caught.value.where
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_short_run_of_skipped_steps_is_no_success(toy, steps):
+    """Few enough to be forgiven, were they not all that there are."""
+    with pytest.raises(UserError, match=f"{steps} of {steps} steps"):
+        toy.fit(toy.Bigrams(), rows=breaking(toy, *range(steps)), total_steps=steps)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_model_that_ends_in_nan_is_no_success(toy, broken):
+    """Evaluated once more when the same run is asked to go on, and refused again."""
+    values = iter([1.0, broken, broken])
+    for _ in range(2):
+        with pytest.raises(UserError, match="eval_loss is not a finite number"):
+            toy.fit(toy.Bigrams(), evaluate=lambda: {"eval_loss": next(values)}, total_steps=2)
+    assert [line["step"] for line in read_jsonl(toy.stage.metrics) if "eval_loss" in line] == [0, 2]
 
 
 @pytest.mark.parametrize("at", [0, 2, 3, 6, 9])

@@ -131,7 +131,7 @@ def test_the_dtype_is_the_plans_even_of_an_earlier_stage_else_measured(
 ):
     monkeypatch.setattr(load, "measure_dtypes", lambda *_: {"float32": 1.0, "bfloat16": 2.0})
     assert load_for_inference(str(model_folder)).model.compute_dtype == torch.bfloat16
-    (run.root / "sft" / "plan.json").write_text(json.dumps({"dtype": "float32"}))
+    (run.root / "sft" / "plan.json").write_text(json.dumps({"dtype": "float32", "layout": "shared"}))
     shutil.copytree(model_folder, run.root / "final" / "final")
     for name in ("sft", "final"):
         assert load_for_inference(str(run.root / name)).model.compute_dtype == torch.float32

@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from groundup.machine import probe
-from groundup.machine.probe import cgroup_memory, cpu_name, find_compiler, usable_threads
+from groundup.machine.probe import cgroup_memory, cpu_name, usable_threads
 
 
 def write(path, text):
@@ -77,14 +77,3 @@ def test_cpu_name_from_cpuinfo_and_without_it(tmp_path):
     assert cpu_name(tmp_path)
     write(tmp_path / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Example CPU 9000\n")
     assert cpu_name(tmp_path) == "Example CPU 9000"
-
-
-def test_compiler_named_by_cxx_goes_first(tmp_path, monkeypatch):
-    compiler = tmp_path / "my-c++"
-    write(compiler, "#!/bin/sh\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert find_compiler() is None
-    monkeypatch.setenv("CXX", "my-c++ -O2")
-    assert find_compiler() == str(compiler)

@@ -1,11 +1,15 @@
 """Targets, start, merge."""
 
+import numpy as np
 import pytest
 import torch
 
+from groundup.batch import Chain, Record, pack_step
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
 from groundup.model import BaseLLM, ModelConfig, attach_lora, has_lora, initialize, lora_state, merge_lora
+from groundup.model.lora import lora_layers
+from groundup.objective import LanguageModeling
 
 RAW = {
     "model_type": "qwen2",
@@ -85,3 +89,28 @@ def test_a_target_that_names_nothing(target, hint):
     with pytest.raises(UserError, match=hint):
         attach_lora(model, LoraSettings(target_modules=["q_proj", target]))
     assert not has_lora(model)
+
+
+def test_gradients_of_the_factors_follow_from_the_merged_weights():
+    """W = W0 + scaling B A, so dA = scaling Bᵀ dW and dB = scaling dW Aᵀ: a whole model, in float64."""
+    record = Record(0, tuple(Chain(token, np.arange(12) > 4) for token in np.arange(24).reshape(2, 12) % 31))
+    (row,) = pack_step([record], 99, "packed")
+    lora = tiny(torch.float64)
+    attach_lora(lora, LoraSettings(r=3, lora_alpha=5.0, use_rslora=True), seed=1)
+    moved(lora).double()
+    merged = tiny(torch.float64).double().requires_grad_(True)
+    for name, layer in lora_layers(lora).items():
+        update = layer.scaling * layer.lora_B.weight @ layer.lora_A.weight
+        merged.get_submodule(name).weight.data += update.detach()
+    losses = [LanguageModeling().loss(model(row), row)[0] for model in (lora, merged)]
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-12, rtol=1e-12)
+    for loss in losses:
+        loss.backward()
+    for name, layer in lora_layers(lora).items():
+        whole = layer.scaling * merged.get_submodule(name).weight.grad
+        for factor, expected in (
+            (layer.lora_A, layer.lora_B.weight.T @ whole),
+            (layer.lora_B, whole @ layer.lora_A.weight.T),
+        ):
+            assert expected.abs().max() > 1e-4
+            torch.testing.assert_close(factor.weight.grad, expected, atol=1e-10, rtol=1e-9)

@@ -37,6 +37,14 @@ def test_language_modeling_is_the_mean_over_the_steps_tokens_however_it_is_packe
         assert means(metrics)["loss"] == pytest.approx(3.0)
 
 
+def test_the_gradient_told_beforehand_is_the_one_that_comes_bit_by_bit():
+    records = [Record(i, (chain(range(1, 4 + i), 1),)) for i in range(5)]
+    for row in pack_step(records, 8):
+        logp_N = torch.full_like(row.weight_N, -1.5).requires_grad_()
+        LanguageModeling().loss(Stats(logp_N=logp_N), row)[0].backward()
+        assert torch.equal(LanguageModeling().logp_gradient(row), logp_N.grad)
+
+
 def test_dpo_against_its_formula():
     (row,) = pack_step(pairs(1, (-2.0, -1.0)), 64)
     logp = torch.tensor([-0.5, -1.0, -2.0], requires_grad=True)

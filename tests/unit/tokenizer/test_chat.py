@@ -227,3 +227,12 @@ def test_stop_tokens(tokenizer):
     assert stop_tokens(tokenizer, CHAT) == (ids("<|eos|>"), ids("<|im_end|>"))
     tokenizer.chat_template = TWO_ENDS
     assert stop_tokens(tokenizer, CHAT) == (ids("<|eos|>"),)
+
+
+def test_an_answer_that_begins_the_text_is_learned_from_its_second_token(tokenizer):
+    """A template without headers, and a conversation that begins with its answer: no token predicts the first."""
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
+    for messages in ([Message("assistant", "hello")], [Message("assistant", "hello"), *talk("more", "yes")]):
+        rendered = render(tokenizer, messages, CHAT)
+        assert tokenizer.decode(rendered.token) == rendered.text and rendered.text.startswith("hello")
+        assert not rendered.scored[0] and rendered.scored[1]

@@ -1,0 +1,86 @@
+"""What the rest of the house knows of a model, whoever wrote its layers: we (BaseLLM) or transformers (StockLLM)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from groundup.batch.types import Batch, Stats
+from groundup.config.schema import LoraSettings
+from groundup.model.config import ModelConfig
+from groundup.model.head import Head
+from groundup.model.stock_config import StockConfig
+
+
+def recomputed(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a layer and keep only what went in; the backward calls it again. It draws no random numbers."""
+    return checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+class LanguageModel(nn.Module):
+    """A causal decoder with its head; one entry, `model(batch, needs) -> Stats`. Names are Hugging Face's."""
+
+    config: ModelConfig | StockConfig
+
+    def __init__(self, compute_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.compute_dtype = compute_dtype
+        self.source_dtype = torch.float32
+        """What the weights were stored in; `hf.save_model` stores them so again."""
+        self.generation_config: Mapping[str, Any] = {}
+        """What came with the weights as generation_config.json."""
+        self.lora: LoraSettings | None = None
+        """The adapter that is attached."""
+        self.recompute = False
+        """Whether the backward computes each layer's activations again, instead of keeping them."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Head: ...
+
+    @property
+    @abstractmethod
+    def embedding_VD(self) -> nn.Parameter: ...
+
+    @abstractmethod
+    def hidden(self, batch: Batch) -> Tensor:
+        """Hidden states [T, D] behind the last norm."""
+
+    def read(self, batch: Batch) -> Tensor:
+        """Hidden states [N, D] of the row's reads."""
+        return self.hidden(batch).index_select(0, batch.source_N)
+
+    @abstractmethod
+    def decode(self, token_BS: Tensor, position_BS: Tensor, cache: Any, length_B: Tensor) -> Tensor:
+        """Logits float32 [B, V] behind each row's last true token, of which it has `length_B` in this call."""
+
+    @abstractmethod
+    def logits(self, token_T: Tensor) -> Tensor:
+        """Logits float32 [T, V] of one text: for short comparisons, since it holds them all."""
+
+    @abstractmethod
+    def new_cache(self, capacity_tokens: int = 256) -> Any:
+        """An empty cache for `decode`."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding_VD.device
+
+    @property
+    def tied(self) -> bool:
+        return self.head.weight is self.embedding_VD
+
+    def forward(
+        self, batch: Batch, needs: frozenset[str] = frozenset({"logp"}), gradient_N: Tensor | None = None
+    ) -> Stats:
+        """What the model says about each read of the row: "logp", "lse", "entropy" (nats), float32 [N].
+
+        gradient_N: the loss's derivative to each log-probability, where it is known beforehand.
+        """
+        found = self.head(self.read(batch), batch.target_N, needs, gradient_N)
+        return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=found.get("entropy"))

@@ -1,0 +1,75 @@
+"""benchmarks/train.py: its list, a measurement of Groundup alone on made-up rows, and what it says without data."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train.py"
+
+
+def script(*line, environment):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, line)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def own_environment():
+    """This very package, one thread, and no folder of real data."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    own = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    own.pop("GROUNDUP_DATA", None)
+    return own
+
+
+@pytest.fixture
+def data(tmp_path, pair):
+    """A few pairs, lying where HH-RLHF lies in the folder of real data."""
+    for name in ("harmless-base", "helpful-base"):
+        folder = tmp_path / "preference" / "hh_rlhf_test" / name
+        folder.mkdir(parents=True)
+        with gzip.open(folder / "test.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(pair(i + 20 * len(name))) + "\n" for i in range(8))
+    return tmp_path
+
+
+def test_list(own_environment):
+    said = script("--list", environment=own_environment).stdout
+    names = [line.split()[0] for line in said.splitlines()]
+    assert {"dpo-hh", "sft-alpaca-full", "pretrain-20m", "dpo-sizes-360m", "scaling-length-4096"} <= set(
+        names
+    )
+    assert len(names) == len(set(names))
+
+
+def test_without_data_it_says_so(own_environment):
+    assert "Skipped: GROUNDUP_DATA" in script("--only", "dpo-hh", environment=own_environment).stdout
+
+
+def test_a_quick_run_ends_with_one_line_of_json(own_environment, data, model, tmp_path):
+    line = ["--quick", "--ours-only", "--only", "dpo-hh", "--model", model, "--data", data]
+    done = script(*line, "--cache", tmp_path / "cache", environment=own_environment)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["name"] == "train"
+    assert not [row for row in found["rows"] if "error" in row]
+    floor = {row["work"]: row for row in found["rows"] if row["peer"] == "matrix products alone"}
+    assert floor.keys() == {"dpo-hh, first epoch", "dpo-hh, second epoch"}
+    for row in floor.values():
+        assert row["unit"] == "tokens/s" and row["ours_value"] > 0 and 0 < row["ratio"] < 1
+    first, second = floor.values()
+    assert second["ours_value"] > first["ours_value"], "a cached reference costs nothing"
+    (ours,) = found["works"]["dpo-hh"]["ours"]
+    assert len(ours["seconds"]) == 2 and ours["peak_bytes"] > ours["base_bytes"] > 0
+    assert ours["history"][0]["loss"] == pytest.approx(0.6931, abs=1e-3)
