@@ -186,6 +186,7 @@ def test_layers_of_one_batch_do_not_disturb_each_other():
 
 
 LONG = forest([90, 60, 45, 1, 130, 70, 70, 64, 33, 300], [-1, 0, 0, 0, -1, 4, 4, 4, -1, 8])
+MANY = forest([30] + [5] * 64, [-1] + [0] * 64)
 NAMES = ("output", "query", "key", "value")
 
 
@@ -196,24 +197,28 @@ def errors_against(exact, inputs, weight, attend):
     return {name: float((x - e).norm() / e.norm()) for name, x, e in zip(NAMES, found, exact, strict=True)}
 
 
-@pytest.mark.parametrize("window", [None, 48])
+@pytest.mark.parametrize(("batch", "window"), [(LONG, None), (LONG, 48), (MANY, None)])
 @pytest.mark.parametrize("kept", [0, 1 << 25], ids=["recomputed", "kept"])
-def test_bfloat16_error_is_that_of_products_in_bfloat16(window, kept, monkeypatch):
-    """Against float64 on the same bfloat16 inputs: at most 1.5 times what the formula itself makes in bfloat16.
+def test_bfloat16_error_is_that_of_products_in_bfloat16(batch, window, kept, monkeypatch):
+    """Against float64 on the same bfloat16 inputs: at most 1.15 times what the bare formula makes in bfloat16.
 
     That is how transformers' eager attention computes: scores rounded once, softmax in float32. PyTorch's SDPA keeps
     its scores in float32; for scores of variance 1 our error is at most 3 times its error, and 0.6% of the value.
     """
     monkeypatch.setattr(tiles, "KEPT_PROBABILITIES", kept)
-    *inputs, weight = [x.bfloat16().double() for x in drawn(LONG, (9, 3), dim=64)]
-    exact = output_and_gradients(lambda *x: dense_attention(*x, LONG, window), inputs, weight)
+    *inputs, weight = [x.bfloat16().double() for x in drawn(batch, (9, 3), dim=64)]
+    exact = output_and_gradients(lambda *x: dense_attention(*x, batch, window), inputs, weight)
     ours, eager, sdpa = (
         errors_against(exact, inputs, weight, attend)
         for attend in (
-            lambda *x: ForestAttention(LONG, [window])(0, *x),
-            lambda *x: dense_attention(*x, LONG, window),
-            lambda *x: plain_attention(*x, chains(LONG), window),
+            lambda *x: ForestAttention(batch, [window])(0, *x),
+            lambda *x: dense_attention(*x, batch, window),
+            lambda *x: plain_attention(*x, chains(batch), window),
         )
     )
     for name in NAMES:
-        assert ours[name] <= min(1.5 * eager[name], 3 * sdpa[name], 6e-3), (name, ours, eager, sdpa)
+        assert ours[name] <= min(1.15 * eager[name], 3 * sdpa[name], 6e-3), (name, ours, eager, sdpa)
+    if (
+        batch is MANY
+    ):  # a parent's gradients are sums over its children: in float32, not in bfloat16 as SDPA's
+        assert max(ours[name] / sdpa[name] for name in ("key", "value")) < 0.6

@@ -45,7 +45,7 @@ def context(tmp_path: Path) -> Callable[..., Context]:
     """A stage of a recipe of these stages, in a run folder of the test."""
 
     def made(stages: dict[str, Any], name: str, settings: tuple[str, ...] = (), **more: Any) -> Context:
-        machine = Machine("", "", "", 1, 1, 8 * 10**9, 4 * 10**9, (), "", False)
+        machine = Machine("", "", "", 1, 1, 8 * 10**9, 4 * 10**9, (), "")
         recipe = build_recipe({"name": "test", "stages": stages, **more}, settings)
         return Context(recipe, name, Run.open(tmp_path / "run"), machine)
 
