@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groundup.errors import UserError
 from groundup.objective import Metrics
+from groundup.store import Stage
 from groundup.store.files import read_json, write_json
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "state.json"
@@ -48,6 +49,12 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     }
     save_file(moments, folder / OPTIMIZER)
     write_json(folder / STATE, asdict(state))
+
+
+def resume(stage: Stage, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """The state of the stage's last checkpoint, with its weights and moments in place; or that of a beginning."""
+    checkpoints = stage.checkpoints()
+    return load_checkpoint(checkpoints[-1], model, optimizer) if checkpoints else State()
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:

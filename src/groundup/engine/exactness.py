@@ -68,6 +68,7 @@ def probe(model: LanguageModel, max_length: int) -> Exactness:
         except RuntimeError:  # some layers read each other's weights, so that widening one is not enough
             tried = float32_copy(tried)
             stock, wanted = _stock_says(tried, records)
+        _check_finite(stock, wanted)
         _check_causal(stock, records[-1].chains[-1], wanted[records[-1].index][-1])
         for layout in LAYOUTS:
             try:
@@ -200,6 +201,17 @@ def _compare(found: Tensor, wanted: Tensor, what: str) -> float:
     if not apart <= max(LEAST_TOLERANCE, RELATIVE_TOLERANCE * float(wanted.abs().max())):
         raise NotExact(f"{what} by {apart:.2g}")
     return apart
+
+
+def _check_finite(stock: Any, wanted: Mapping[int, list[Tensor]]) -> None:
+    """Raise UserError where transformers' own model has no log-probabilities to compare with."""
+    if all(logp_TV.isfinite().all() for chains in wanted.values() for logp_TV in chains):
+        return
+    raise UserError(
+        f"the log-probabilities of this {type(stock).__name__} are not finite",
+        why="its weights are so large that float32 overflows, or damaged",
+        fix="download or copy the model again, or choose another",
+    )
 
 
 def _check_causal(stock: Any, chain: Chain, logp_TV: Tensor) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from groundup import console
 from groundup.batch import Batch
 from groundup.config.schema import TrainSettings
-from groundup.engine.checkpoint import State, load_checkpoint, save_checkpoint
+from groundup.engine.checkpoint import State, resume, save_checkpoint
 from groundup.engine.metrics import MetricLog
 from groundup.engine.optimizer import learning_rate_at, make_optimizer
 from groundup.errors import UserError
@@ -58,8 +58,7 @@ def train(
     Raises KeyboardInterrupt after saving a checkpoint, and UserError when the gradients stay non-finite.
     """
     optimizer = make_optimizer(model, settings)
-    checkpoints = stage.checkpoints()
-    state = load_checkpoint(checkpoints[-1], model, optimizer) if checkpoints else State()
+    state = resume(stage, model, optimizer)
     log = MetricLog(stage, state)
     if state.step == 0:
         log.log(0, **evaluate())

@@ -1,8 +1,8 @@
 """Segment attention on a CPU: queries are cut into tiles, and each tile, or batch of tiles, is three matrix products.
 
-Heads come first in memory, and the query heads of a key-value head lie side by side as rows, so nothing is repeated.
-A tile of some size works on views of the row. Small tiles of like shape are padded to one shape and share their
-calls. Which tiles go together is decided once a row of the batch, for all layers.
+A tile's queries, keys and values are gathered heads first, with the query heads of a key-value head side by side as
+rows, so that no product copies or repeats anything. Small tiles of like shape are padded to one shape and share their
+calls, which also gives every core its part. Which tiles go together is decided once a row, for all layers.
 
 Shape letters: B tiles of a group, n queries and m keys of a tile, K key-value heads, g query heads of each, d.
 """
@@ -20,10 +20,12 @@ from torch import Tensor
 
 TILE_QUERIES = 128
 """Longer segments are cut, since a causal rectangle wastes half of its area."""
-ALONE = 128 * 128
-"""Tiles of so many scores are not padded to share a call: the products outweigh the calls."""
-MAX_PADDING = 1.15
+ALONE = 24_000
+"""A tile of so many scores is not padded to share its calls: gathering would cost more than the calls do."""
+MAX_PADDING = 1.3
 """Smaller ones of neighbouring shapes merge while the padded area is at most this much of the true one."""
+KEY_MULTIPLE = 32
+"""Keys are padded to a multiple of it: a softmax over rows of other lengths takes up to three times as long."""
 KEPT_PROBABILITIES = 1 << 25
 """Probabilities kept for the backward in one layer; more are computed again instead."""
 
@@ -74,20 +76,17 @@ class Tile:
         return self.chain.spans(self.first_key, self.last_query)
 
 
-Place = tuple[slice, ...] | Tensor
-"""Tokens of the row: spans of it, or the index of each."""
-
-
 @dataclass(frozen=True)
 class Group:
     """Tiles (B) that share their matrix products, padded to one shape of n queries and m keys."""
 
+    tiles: tuple[Tile, ...]
     shape: tuple[int, int, int]
     """(B, n, m)"""
-    query: Place
-    """Padding points behind the row's last token, at zeros."""
-    key: Place
-    """Padding points at the tile's first key, which no true query takes for it."""
+    query: Tensor | None
+    """[B * n]: places in the row; padding stands behind its last token. None for one tile, whose spans say it."""
+    key: Tensor | None
+    """[B * m]: places in the row; padding points at the tile's first key, which no query takes for it."""
     bias: Tensor
     """[B, n * g, m]: minus infinity where a query must not see a key, else 0."""
 
@@ -100,14 +99,12 @@ def tile_groups(
     area = 0
     for tile in sorted(_cut(chains, window), key=lambda tile: tile.shape):
         true_area = math.prod(tile.shape)
-        if groups and true_area < ALONE:
-            merged = [*groups[-1], tile]
-            padded = len(merged) * max(t.shape[0] for t in merged) * max(t.shape[1] for t in merged)
-            if padded <= MAX_PADDING * (area + true_area):
-                groups[-1], area = merged, area + true_area
-                continue
-        groups.append([tile])
-        area = true_area
+        merged = [*groups[-1], tile] if groups and true_area < ALONE else []
+        if merged and len(merged) * math.prod(_padded_shape(merged)) <= MAX_PADDING * (area + true_area):
+            groups[-1], area = merged, area + true_area
+        else:
+            groups.append([tile])
+            area = true_area
     tokens = max(chain.stop for chain in chains)
     return [_group(group, window, heads_per_key, dtype, tokens) for group in groups]
 
@@ -123,15 +120,19 @@ def _cut(chains: Sequence[Chain], window: int | None) -> list[Tile]:
     return tiles
 
 
+def _padded_shape(tiles: Sequence[Tile]) -> tuple[int, int]:
+    queries, keys = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    return queries, -(-keys // KEY_MULTIPLE) * KEY_MULTIPLE
+
+
 def _group(
     tiles: list[Tile], window: int | None, heads_per_key: int, dtype: torch.dtype, tokens: int
 ) -> Group:
-    queries, keys = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
-    query: Place = (tiles[0].query_span,)
-    key: Place = tiles[0].key_spans
+    queries, keys = _padded_shape(tiles)
+    query = key = None
     if len(tiles) > 1:
-        query = torch.cat([_padded([tile.query_span], queries, tokens) for tile in tiles])
-        key = torch.cat([_padded(tile.key_spans, keys, tile.key_spans[0].start) for tile in tiles])
+        query = torch.cat([_places([tile.query_span], queries, tokens) for tile in tiles])
+        key = torch.cat([_places(tile.key_spans, keys, tile.key_spans[0].start) for tile in tiles])
     # A padded query would look beyond the tile's keys: let it look where the last true query does.
     last_B11 = torch.tensor([tile.last_query - 1 for tile in tiles])[:, None, None]
     query_B1 = torch.tensor([tile.first_query for tile in tiles])[:, None, None]
@@ -139,7 +140,8 @@ def _group(
     query_Bn1 = torch.minimum(query_B1 + torch.arange(queries)[None, :, None], last_B11)
     visible_Bnm = visible(query_Bn1, key_B1 + torch.arange(keys)[None, None, :], window)
     bias_Bnm = torch.zeros(visible_Bnm.shape, dtype=dtype).masked_fill_(~visible_Bnm, -math.inf)
-    return Group((len(tiles), queries, keys), query, key, bias_Bnm.repeat_interleave(heads_per_key, 1))
+    shape = (len(tiles), queries, keys)
+    return Group(tuple(tiles), shape, query, key, bias_Bnm.repeat_interleave(heads_per_key, 1))
 
 
 def visible(query_place: Tensor, key_place: Tensor, window: int | None) -> Tensor:
@@ -148,7 +150,7 @@ def visible(query_place: Tensor, key_place: Tensor, window: int | None) -> Tenso
     return seen if window is None else seen & (key_place > query_place - window)
 
 
-def _padded(spans: Sequence[slice], size: int, filler: int) -> Tensor:
+def _places(spans: Sequence[slice], size: int, filler: int) -> Tensor:
     places = torch.cat([torch.arange(span.start, span.stop) for span in spans])
     return torch.cat((places, places.new_full((size - len(places),), filler)))
 
@@ -163,88 +165,100 @@ class TiledAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, groups: list[Group], scale: float
     ) -> Tensor:
-        heads, elements = key_TKd.shape[1], key_TKd.shape[1] * sum(group.bias.numel() for group in groups)
+        heads = key_TKd.shape[1]
+        elements = heads * sum(group.bias.numel() for group in groups)
         keep = any(ctx.needs_input_grad) and elements <= KEPT_PROBABILITIES
-        query_KTgd, key_KTd, value_KTd = (_heads_first(x, heads) for x in (query_THd, key_TKd, value_TKd))
-        output_KTgd = torch.empty_like(query_KTgd)
+        output_THd = _with_spare(query_THd)
         kept = []
         for group in groups:
-            probability = _probabilities(query_KTgd, key_KTd, group, scale)
-            _put(output_KTgd, group, torch.bmm(probability, _take(value_KTd, group.key, group)))
+            probability = _probabilities(query_THd, key_TKd, group, scale)
+            _put(output_THd, group, heads, torch.bmm(probability, _keys(value_TKd, group)))
             kept += [probability] if keep else []
-        ctx.save_for_backward(query_KTgd, key_KTd, value_KTd, *kept)
+        ctx.save_for_backward(query_THd, key_TKd, value_TKd, *kept)
         ctx.groups, ctx.scale = groups, scale
-        return _tokens_first(output_KTgd)
+        return output_THd[:-1]
 
     @staticmethod
     def backward(ctx: Any, grad_THd: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query_KTgd, key_KTd, value_KTd, *kept = ctx.saved_tensors
-        wide = torch.promote_types(key_KTd.dtype, torch.float32)
-        grad_KTgd = _heads_first(grad_THd, key_KTd.shape[0])
-        query_grad = torch.empty_like(query_KTgd)
-        key_grad, value_grad = (torch.zeros_like(key_KTd, dtype=wide) for _ in range(2))
+        query_THd, key_TKd, value_TKd, *kept = ctx.saved_tensors
+        heads, wide = key_TKd.shape[1], torch.promote_types(key_TKd.dtype, torch.float32)
+        query_grad = _with_spare(query_THd)
+        key_grad, value_grad = (torch.zeros_like(key_TKd, dtype=wide) for _ in range(2))
+        grad_THd = torch.cat((grad_THd, torch.zeros_like(grad_THd[:1])))  # what a padded query gets
+        none = grad_THd.new_zeros(1, 1, 1)
         for number, group in enumerate(ctx.groups):
-            probability = kept[number] if kept else _probabilities(query_KTgd, key_KTd, group, ctx.scale)
-            out_grad = _take(grad_KTgd, group.query, group)
+            probability = kept[number] if kept else _probabilities(query_THd, key_TKd, group, ctx.scale)
+            out_grad = _queries(grad_THd, group, heads)
             _add(value_grad, group, torch.bmm(probability.mT, out_grad))
-            grad = torch.bmm(out_grad, _take(value_KTd, group.key, group).mT)
-            grad = torch._softmax_backward_data(grad, probability, -1, probability.dtype).mul_(ctx.scale)
-            _put(query_grad, group, torch.bmm(grad, _take(key_KTd, group.key, group)))
-            _add(key_grad, group, torch.bmm(grad.mT, _take(query_KTgd, group.query, group)))
-        dtype = key_KTd.dtype
-        key_grad, value_grad = _tokens_first(key_grad.to(dtype)), _tokens_first(value_grad.to(dtype))
-        return _tokens_first(query_grad), key_grad, value_grad, None, None
+            grad = torch.bmm(out_grad, _keys(value_TKd, group).mT)
+            grad = torch._softmax_backward_data(grad, probability, -1, probability.dtype)
+            # The scale goes into the products: a pass over them is shorter than one over the scores.
+            key = _keys(key_TKd, group)
+            _put(query_grad, group, heads, torch.baddbmm(none, grad, key, beta=0, alpha=ctx.scale))
+            query = _queries(query_THd, group, heads)
+            _add(key_grad, group, torch.baddbmm(none, grad.mT, query, beta=0, alpha=ctx.scale))
+        return query_grad[:-1], key_grad.to(key_TKd.dtype), value_grad.to(value_TKd.dtype), None, None
 
 
-def _probabilities(query_KTgd: Tensor, key_KTd: Tensor, group: Group, scale: float) -> Tensor:
-    """[K * B, n * g, m]"""
-    query, key = _take(query_KTgd, group.query, group), _take(key_KTd, group.key, group)
-    bias = group.bias.repeat(key_KTd.shape[0], 1, 1)
+def _probabilities(query_THd: Tensor, key_TKd: Tensor, group: Group, scale: float) -> Tensor:
+    """[B * K, n * g, m]"""
+    heads = key_TKd.shape[1]
+    query, key = _queries(query_THd, group, heads), _keys(key_TKd, group)
+    bias = group.bias[:, None].expand(-1, heads, -1, -1).flatten(0, 1)
     return torch.baddbmm(bias, query, key.mT, alpha=scale).softmax(dim=-1)
 
 
-def _heads_first(x: Tensor, heads: int) -> Tensor:
-    """[T, H, d] to [K, T + 1, ..., d], with zeros behind the last token: what padding reads and writes."""
-    grouped = x.unflatten(1, (heads, -1)).transpose(0, 1)
-    out = x.new_empty(heads, x.shape[0] + 1, *grouped.shape[2:])
-    out[:, :-1].copy_(grouped)
-    out[:, -1].zero_()
-    return out
+def _with_spare(x_THd: Tensor) -> Tensor:
+    """Room for [T + 1, H, d]: the last place takes what padded queries give."""
+    return x_THd.new_empty(x_THd.shape[0] + 1, *x_THd.shape[1:])
 
 
-def _tokens_first(x: Tensor) -> Tensor:
-    """[K, T + 1, g, d] to [T, H, d]"""
-    return x[:, :-1].transpose(0, 1).flatten(1, 2)
-
-
-def _take(x: Tensor, place: Place, group: Group) -> Tensor:
-    """[K * B, rows, d] of a tensor [K, T + 1, ..., d]; a view where one span of the row is meant."""
-    if isinstance(place, Tensor):
-        taken = x.index_select(1, place)
-    elif len(place) == 1:
-        taken = x[:, place[0]]
+def _queries(x_THd: Tensor, group: Group, heads: int) -> Tensor:
+    """[B * K, n * g, d], in memory of its own."""
+    tiles, queries, _ = group.shape
+    if group.query is None:
+        taken = x_THd[group.tiles[0].query_span]
     else:
-        taken = torch.cat([x[:, span] for span in place], dim=1)
-    return taken.reshape(x.shape[0] * group.shape[0], -1, x.shape[-1])
+        taken = x_THd.index_select(0, group.query.clamp_max(x_THd.shape[0] - 1))
+    folded = taken.view(tiles, queries, heads, -1, x_THd.shape[-1]).transpose(1, 2)
+    return folded.reshape(tiles * heads, -1, x_THd.shape[-1])
 
 
-def _put(x_KTgd: Tensor, group: Group, rows: Tensor) -> None:
-    """Write [K * B, n * g, d] at the queries' places."""
-    shaped = rows.view(x_KTgd.shape[0], -1, *x_KTgd.shape[2:])
-    if isinstance(group.query, Tensor):
-        x_KTgd.index_copy_(1, group.query, shaped)
+def _put(x_THd: Tensor, group: Group, heads: int, rows: Tensor) -> None:
+    """Write [B * K, n * g, d] at the queries' places."""
+    tiles, queries, _ = group.shape
+    shaped = rows.view(tiles, heads, queries, -1, rows.shape[-1]).transpose(1, 2)
+    if group.query is None:
+        x_THd[group.tiles[0].query_span].view(shaped.shape).copy_(shaped)
     else:
-        x_KTgd[:, group.query[0]] = shaped
+        x_THd.index_copy_(0, group.query, shaped.reshape(tiles * queries, *x_THd.shape[1:]))
 
 
-def _add(total_KTd: Tensor, group: Group, grad: Tensor) -> None:
-    """Add [K * B, m, d] at the keys' places; a parent's key has one place in many tiles."""
-    shaped = grad.view(total_KTd.shape[0], -1, *total_KTd.shape[2:])
-    if isinstance(group.key, Tensor):
-        total_KTd.index_add_(1, group.key, shaped.to(total_KTd.dtype))
+def _keys(x_TKd: Tensor, group: Group) -> Tensor:
+    """[B * K, m, d], in memory of its own."""
+    tiles, _, keys = group.shape
+    heads, dim = x_TKd.shape[1:]
+    if group.key is not None:
+        taken = x_TKd.index_select(0, group.key).view(tiles, keys, heads, dim)
+        return taken.transpose(1, 2).reshape(tiles * heads, keys, dim)
+    gathered, filled = x_TKd.new_empty(heads, keys, dim), 0
+    for span in group.tiles[0].key_spans:
+        first, filled = filled, filled + span.stop - span.start
+        gathered[:, first:filled] = x_TKd[span].transpose(0, 1)
+    gathered[:, filled:] = 0
+    return gathered
+
+
+def _add(total_TKd: Tensor, group: Group, grad: Tensor) -> None:
+    """Add [B * K, m, d] at the keys' places; a parent's key has one place in many tiles."""
+    tiles, _, keys = group.shape
+    heads, dim = total_TKd.shape[1:]
+    shaped = grad.view(tiles, heads, keys, dim).transpose(1, 2)
+    if group.key is not None:
+        rows = shaped.reshape(tiles * keys, heads, dim).to(total_TKd.dtype)
+        total_TKd.index_add_(0, group.key, rows)
         return
-    first = 0
-    for span in group.key:
-        count = span.stop - span.start
-        total_KTd[:, span] += shaped[:, first : first + count]
-        first += count
+    filled = 0
+    for span in group.tiles[0].key_spans:
+        first, filled = filled, filled + span.stop - span.start
+        total_TKd[span] += shaped[0, first:filled]

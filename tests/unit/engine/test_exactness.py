@@ -77,6 +77,13 @@ def test_a_wrong_model_is_refused():
     assert "single: log-probabilities differ" in caught.value.why
 
 
+def test_weights_that_overflow_are_told_as_such():
+    model = ours()
+    model.model.layers[0].mlp.up_proj.weight.data.fill_(1e38)
+    with pytest.raises(UserError, match="not finite"):
+        probe(model, 100)
+
+
 def test_a_model_that_looks_ahead_is_refused():
     torch.manual_seed(0)
     inner = AutoModelForCausalLM.from_config(
