@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from material import all_tokens
+from measure import WARM_UP_STEPS
 from table import Row, failed, median, memory, speed
 from work import Work
 
@@ -27,7 +28,7 @@ class Measured:
 
     work: Work
     tokens: list[int]
-    """Real tokens of each step, the warm-up first."""
+    """Real tokens of each step, those that warm up first."""
     records: list[Record]
     ours: list[dict[str, Any]]
     others: dict[str, dict[str, Any]]
@@ -43,7 +44,7 @@ class Measured:
     @property
     def counted(self) -> int:
         """Real tokens of the measured steps."""
-        return sum(self.tokens[1:])
+        return sum(self.tokens[WARM_UP_STEPS:])
 
 
 def rows_of(measured: Measured) -> list[Row]:
@@ -73,8 +74,8 @@ def rows_of(measured: Measured) -> list[Row]:
 
 def seconds_of(result: dict[str, Any], reference: bool) -> float:
     """Seconds of the measured steps."""
-    train = sum(result["seconds"][1:])
-    return train + (sum(result["reference_seconds"][1:]) if reference else 0.0)
+    train = sum(result["seconds"][WARM_UP_STEPS:])
+    return train + (sum(result["reference_seconds"][WARM_UP_STEPS:]) if reference else 0.0)
 
 
 def peer_rows(
@@ -86,7 +87,7 @@ def peer_rows(
 ) -> list[Row]:
     name, counted = measured.work.name, measured.counted
     note = checked(measured, ours[0], result)
-    steps = sum(result["seconds"][1:])
+    steps = sum(result["seconds"][WARM_UP_STEPS:])
     share = counted / sum(measured.tokens)
     reference = result.get("reference_total_seconds", 0.0) * share
     settings = result["settings"]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from measure import Job, progress
+from measure import WARM_UP_STEPS, Job, progress
 from torch import Tensor
 
 from groundup.batch import Batch, pack_step
@@ -43,7 +43,7 @@ def run(job: Job) -> dict[str, Any]:
     measures = {"train": weights.train, "attention": weights.attention}
     if job.kind == "dpo":
         measures |= {"reference": weights.reference, "attention_reference": weights.attention_forward}
-    for step in job.steps[1:]:
+    for step in job.steps[WARM_UP_STEPS:]:
         rows = pack_step(step, job.settings["row_tokens"], job.settings["layout"])
         with torch.no_grad():
             for name, products in measures.items():

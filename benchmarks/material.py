@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import WARM_UP_STEPS
 from work import SHAPES, SHARE_TOKENS, SMALL_VOCABULARY_SHAPES, Work
 
 from groundup.batch import Chain, Record
@@ -66,8 +67,8 @@ class Material:
         return (self.data / DOCUMENTS).read_text(encoding="utf-8")
 
     def steps_of(self, work: Work, measured: int) -> tuple[tuple[Record, ...], ...]:
-        """The rows of the warm-up step and of the measured ones."""
-        count = work.batch * (measured + 1)
+        """The rows of the steps that warm up and of the measured ones."""
+        count = work.batch * (measured + WARM_UP_STEPS)
         kind, _, details = work.rows.partition(":")
         make: dict[str, Callable[[], list[Record]]] = {
             "share": lambda: made_pairs(self.pool, int(details), count),

@@ -26,6 +26,10 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "groundup")
 CHILD = Path(__file__).with_name("child.py")
 
 
+WARM_UP_STEPS = 2
+"""The first step loads kernels and ends with the optimizer's moments made; the second finds new room beside them."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What one child process measures: the same for both sides but for `side` and `settings`."""
@@ -38,7 +42,7 @@ class Job:
     model: Path
     """A Hugging Face folder."""
     steps: tuple[tuple[Record, ...], ...]
-    """The rows of each optimizer step; the first step warms up and is not counted."""
+    """The rows of each optimizer step; the first WARM_UP_STEPS warm up and are not counted."""
     threads: int
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -85,7 +89,8 @@ class Clock:
         self._last = now
         if not self._what:
             return
-        kind = "warm-up step" if len(self.seconds) == 1 else f"step {len(self.seconds) - 1}"
+        number = len(self.seconds) - WARM_UP_STEPS
+        kind = "warm-up step" if number <= 0 else f"step {number}"
         told = "" if loss is None else f", loss {loss:.4f}"
         progress(f"{self._what}: {kind} {self.seconds[-1]:.2f} s{told}")
 

@@ -3,8 +3,8 @@
     python benchmarks/train.py [--only NAME,NAME] [--quick] [--steps N] [--out FILE] [--list] [--profile NAME]
 
 Each side runs in a process of its own, one after the other, on the same rows, effective batch, threads and real
-data from the folder that GROUNDUP_DATA names (or --data). Only optimizer steps are timed; the first one of each
-process warms up and is not counted, on either side. Groundup is measured before and after its peers. The last line
+data from the folder that GROUNDUP_DATA names (or --data). Only optimizer steps are timed; the first two of each
+process warm up and are not counted, on either side. Groundup is measured before and after its peers. The last line
 of standard output is one JSON object.
 """
 
@@ -147,9 +147,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", help="names, or names of groups, with commas between")
     parser.add_argument("--list", action="store_true", help="what can be measured")
     parser.add_argument("--quick", action="store_true", help="fewer works, steps and rows, and no tuning")
-    parser.add_argument(
-        "--steps", type=int, help="measured steps of each process, after the one that warms up"
-    )
+    parser.add_argument("--steps", type=int, help="measured steps of each process, after those that warm up")
     parser.add_argument("--minutes", type=float, default=37.0, help="begin no further work after so long")
     parser.add_argument("--out", help="write the JSON line to this file too")
     parser.add_argument("--profile", metavar="NAME", help="our own step by operator instead")

@@ -36,7 +36,7 @@ class Work:
     shape: str = ""
     """A shape with random weights; empty: the main model."""
     steps: int = 1
-    """Steps that are measured, after one that warms up."""
+    """Steps that are measured, after those that warm up."""
     repeated: bool = True
     """Whether ours is measured again after its peers."""
 

@@ -15,8 +15,8 @@ from groundup.errors import UserError
 def pack_step(records: Sequence[Record], row_tokens: int, layout: str = "shared") -> list[Batch]:
     """One optimizer step's records as rows of at most `row_tokens` tokens, with the step's weights.
 
-    First fit by decreasing size: the same records always give the same rows. Raises UserError for a record that no
-    row can hold.
+    As few rows as first fit by decreasing size needs, filled evenly where that is possible: the same records always
+    give the same rows. Raises UserError for a record that no row can hold.
     """
     sizes = [segment_tokens(record, layout) for record in records]
     if max(sizes) > row_tokens:
@@ -25,19 +25,32 @@ def pack_step(records: Sequence[Record], row_tokens: int, layout: str = "shared"
             why="a record is never cut",
             fix="lower max_length",
         )
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(records)), key=lambda i: (-sizes[i], i)):
-        place = next((b for b, free in enumerate(room) if free >= sizes[index]), None)
-        if place is None or layout == "single":
-            bins.append([index])
-            room.append(row_tokens - sizes[index])
-        else:
-            bins[place].append(index)
-            room[place] -= sizes[index]
+    bins = [[index] for index in range(len(records))] if layout == "single" else _bins(sizes, row_tokens)
     reads = sum(int(chain.scored.sum()) for record in records for chain in record.chains)
     rows = [[records[i] for i in sorted(members)] for members in bins]
     return [build_row(row, layout, token_weight=1.0 / reads, group_weight=1.0 / len(records)) for row in rows]
+
+
+def _bins(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of sizes in bins that hold at most `most` each."""
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    bins: list[list[int]] = []
+    filled: list[int] = []
+    for index in order:
+        place = next((b for b, used in enumerate(filled) if used + sizes[index] <= most), len(bins))
+        if place == len(bins):
+            bins.append([])
+            filled.append(0)
+        bins[place].append(index)
+        filled[place] += sizes[index]
+    # The next largest into the emptiest: rows of like length, instead of full ones and a short one.
+    even: list[list[int]] = [[] for _ in bins]
+    used = [0] * len(bins)
+    for index in order:
+        place = used.index(min(used))
+        even[place].append(index)
+        used[place] += sizes[index]
+    return even if max(used) <= most else bins
 
 
 def build_row(records: Sequence[Record], layout: str, *, token_weight: float, group_weight: float) -> Batch:

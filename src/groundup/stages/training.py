@@ -27,6 +27,7 @@ from groundup.objective import Objective
 from groundup.stages.context import REHEARSAL_STEPS, Context
 from groundup.store.files import read_json, read_jsonl, write_json
 
+LOOKED_AT_STEPS = 50
 TIMED_STEPS = 5
 TIMED_SECONDS = 8.0
 SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
@@ -48,6 +49,10 @@ class Material:
     @property
     def longest_tokens(self) -> int:
         return int(self.sizes.max())
+
+    def largest_step_tokens(self) -> int:
+        """Of the first steps: a row need not be longer."""
+        return max(int(self.sizes[self.stream.records_of(step)].sum()) for step in range(LOOKED_AT_STEPS))
 
     def rows_of(self, step: int, row_tokens: int) -> list[Batch]:
         return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, self.layout)
@@ -133,7 +138,7 @@ def make_plan(
         model.recompute = plan.recompute
         return plan
     work = workload_of(model, compute.dtype)
-    step_tokens = int(material.sizes[material.stream.records_of(0)].sum())
+    step_tokens = material.largest_step_tokens()
     longest = material.longest_tokens
     wish = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
     row_tokens, recompute = choose_rows(work, context.machine, compute.device, longest, step_tokens, wish)
