@@ -71,5 +71,5 @@ def test_a_quick_run_ends_with_one_line_of_json(own_environment, data, model, tm
     first, second = floor.values()
     assert second["ours_value"] > first["ours_value"], "a cached reference costs nothing"
     (ours,) = found["works"]["dpo-hh"]["ours"]
-    assert len(ours["seconds"]) == 2 and ours["peak_bytes"] > ours["base_bytes"] > 0
+    assert len(ours["seconds"]) == 3 and ours["peak_bytes"] > ours["base_bytes"] > 0
     assert ours["history"][0]["loss"] == pytest.approx(0.6931, abs=1e-3)

@@ -53,7 +53,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def forks(count=12, children=8, prompt=20):
+def forks(count=20, children=8, prompt=20):
     """Groups of answers to one prompt: the fork predicts the first token of each, some of them the same."""
     draw = np.random.default_rng(0)
     records = []
@@ -94,7 +94,7 @@ def one_step(kind, dtype, folder, hidden_size=64):
     """
     model = made(kind, dtype, hidden_size)
     optimizer = make_optimizer(model, TrainSettings(learning_rate=1e-2, weight_decay=0.1))
-    rows = pack_step(forks(), 1200)
+    rows = pack_step(forks(), 1400)
     assert len(rows) == 2 and {int(row.source_N.bincount().max()) for row in rows} == {8}
     assert len(rows[0].source_N) * hidden_size > 2 * GRAIN
     losses = [means([backward(model, LanguageModeling(), row)])["loss"] for row in rows]
@@ -156,7 +156,7 @@ def test_no_function_of_the_backward_adds_in_the_order_that_threads_arrive(kind)
     """`x[index]` does, on a CPU too, while `index_select` does not; it shows only in large rows, and not each time."""
     source = torch.zeros(3, 2, requires_grad=True)
     assert graph_of(source[torch.tensor([1, 1])].sum()) & RACING, "PyTorch renamed the function"
-    (row, *_) = pack_step(forks(), 1200)
+    (row, *_) = pack_step(forks(), 1400)
     loss, _ = LanguageModeling().loss(made(kind, torch.float32)(row), row)
     names = graph_of(loss)
     assert not names & RACING
@@ -212,7 +212,7 @@ def test_dpos_first_margins_are_exactly_zero(kind, dtype, two_threads):
 def test_the_ratio_to_the_old_policy_is_exactly_one(kind, dtype, two_threads):
     """Token by token, over eight answers a prompt, in training mode and not."""
     model = made(kind, dtype)
-    for row in pack_step(forks(), 1200):
+    for row in pack_step(forks(), 1400):
         model.eval()
         with torch.no_grad():
             old = model(row).logp_N
