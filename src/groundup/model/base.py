@@ -10,8 +10,6 @@ read only inside the forward of the module that owns it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,10 +21,9 @@ from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.functions import rms_norm
 from groundup.model.head import Head
+from groundup.model.interface import Attend
 from groundup.model.llm import LanguageModel, recomputed
 from groundup.model.rope import frequencies, rotate
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class BaseLLM(LanguageModel):

@@ -1,11 +1,16 @@
 """What a training stage makes of the machine, and keeps for when it goes on."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from groundup.model import ModelConfig
+from groundup.batch import Chain, Record, Stream
+from groundup.model import BaseLLM, ModelConfig, initialize
+from groundup.objective import LanguageModeling
 from groundup.stages import training
-from groundup.stages.training import choose_compute
+from groundup.stages.training import Compute, Material, choose_compute, make_plan
 from groundup.store.files import write_json
 
 CONFIG = ModelConfig.from_hf(
@@ -53,3 +58,33 @@ def test_a_new_stage_takes_the_machines_cores_and_is_strict(sft, monkeypatch):
     assert choose_compute(sft, CONFIG).dtype == "float32"
     assert torch.get_num_threads() == sft.machine.cores == 1
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def material() -> Material:
+    scored = np.arange(9) > 0
+    records = [Record(i, (Chain(np.arange(9, dtype=np.int32), scored),)) for i in range(40)]
+    stream = Stream(np.ones(40, dtype=np.int64), 4, seed=0)
+    pick = lambda indices: [records[i] for i in indices]  # noqa: E731
+    return Material(stream, np.full(40, 8), pick, LanguageModeling(), "shared")
+
+
+@pytest.mark.parametrize(("wish", "made_again"), [("auto", False), (False, False), (True, True)])
+def test_gradient_checkpointing_is_planned_and_kept_for_a_stage_that_goes_on(context, wish, made_again):
+    stage = context({"sft": {"from": "model", "data": "rows.jsonl", "gradient_checkpointing": wish}}, "sft")
+    stage.stage.root.mkdir(parents=True)
+    compute = Compute("cpu", "float32", "", {})
+    for _ in range(2):  # the second time from plan.json
+        model = initialize(BaseLLM(CONFIG), 0)
+        plan = make_plan(stage, model, compute, material())
+        assert plan.recompute is model.recompute is made_again
+
+
+def test_a_row_is_as_long_as_the_largest_step(sft):
+    """Steps of one to four records of 8 tokens: the first alone would not tell."""
+    sizes = np.array([4, 1, 1, 1, 1, 4, 1, 1, 1, 1])
+    grown = replace(material(), stream=Stream(sizes, 4, seed=1), sizes=np.full(10, 8))
+    steps = [len(grown.stream.records_of(step)) for step in range(50)]
+    assert min(steps) < max(steps) == 4
+    sft.stage.root.mkdir(parents=True)
+    plan = make_plan(sft, initialize(BaseLLM(CONFIG), 0), Compute("cpu", "float32", "", {}), grown)
+    assert plan.row_tokens == 4 * 8
