@@ -135,6 +135,8 @@ def test_rows_instead_of_a_folder(texts, groundup, write, tmp_path):
 
 def test_more_training_from_the_base_model(base, groundup, write, tmp_path):
     """`model` instead of `architecture`, with the model's own tokenizer."""
+    from transformers import AutoTokenizer
+
     rows = write("more.jsonl", [{"text": text(number)} for number in range(50, 58)])
     recipe = f"""stages:
   clean: {{data: {rows}, holdout: 0.25}}
@@ -148,6 +150,12 @@ def test_more_training_from_the_base_model(base, groundup, write, tmp_path):
     assert read_json(tmp_path / "runs" / "more" / "pretrain" / "result.json")["before"]["eval_loss"] < old
     said = groundup("run", "more.yaml", "--set", "pretrain.max_length=65")
     said.refused("beyond the model's context (64)", "at most 64")
+
+    longer = AutoTokenizer.from_pretrained(base / "tokenizer" / "final")
+    longer.add_tokens([f"<new {number}>" for number in range(300)])
+    longer.save_pretrained(tmp_path / "longer")
+    said = groundup("run", "more.yaml", "--set", f"shards.tokenizer={tmp_path / 'longer'}", "--out", "other")
+    said.refused(f"the tokenizer has {len(longer):,} tokens", "stages.pretrain.model")
 
 
 def test_chat_continues_a_text(base, in_shell):

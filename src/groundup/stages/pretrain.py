@@ -16,6 +16,7 @@ from groundup.data import compression_baselines
 from groundup.errors import UserError
 from groundup.eval import bits_per_byte, evaluate_records
 from groundup.eval.answers import continue_texts
+from groundup.infer.load import check_vocabulary
 from groundup.model import (
     BaseLLM,
     LanguageModel,
@@ -132,12 +133,7 @@ def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig | StockConf
     settings = context.settings
     if settings.model is not None:
         config = read_config(model_folder(context))
-        if len(tokenizer) > config.vocab_size:
-            raise UserError(
-                f"the shards' tokenizer has {len(tokenizer)} tokens, and the model's embedding {config.vocab_size}",
-                where=f"stages.{context.name}.model",
-                fix="make the shards with the model's own tokenizer",
-            )
+        check_vocabulary(tokenizer, config, f"stages.{context.name}.model")
         if settings.max_length > config.max_position_embeddings:
             raise UserError(
                 f"max_length ({settings.max_length}) is beyond the model's context ({config.max_position_embeddings})",
