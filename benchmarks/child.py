@@ -29,6 +29,8 @@ def main(request: Path, answer: Path) -> int:
     except Exception as error:  # a peer that fails becomes a row of the table, and the others go on
         traceback.print_exc()
         result = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    except KeyboardInterrupt:  # the parent hears it too, and tells what was measured
+        return 130
     answer.write_text(json.dumps(result), encoding="utf-8")
     return 0
 

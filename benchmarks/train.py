@@ -52,26 +52,26 @@ def main(arguments: list[str]) -> int:
     try:
         session = open_session(options, Path(data))
     except UserError as error:
-        print(f"Skipped: {error}")
-        return 0
+        print(error, file=sys.stderr)
+        return 2
     if options.profile:
         return profile(session, chosen[0])
     about = environment(session.threads)
-    measure_all(session, chosen, about, options)
-    return 0
+    return measure_all(session, chosen, about, options)
 
 
 def measure_all(
     session: Session, chosen: list[Work], about: dict[str, Any], options: argparse.Namespace
-) -> None:
-    """One work after another until the time is over, and what came out."""
+) -> int:
+    """One work after another until the time is over or ctrl-C comes, and what came out; the exit code."""
     from compare import rows_of, scaling_rows
     from table import Row
 
     from groundup.errors import UserError
 
     began, done, lost = time.monotonic(), [], []
-    for work in chosen:
+    code = 0
+    for number, work in enumerate(chosen):
         minutes = (time.monotonic() - began) / 60
         if minutes > options.minutes:
             over = f"left out: --minutes {options.minutes:g} are over"
@@ -82,8 +82,14 @@ def measure_all(
             done.append(session.measured(work))
         except (OSError, ValueError, UserError) as error:
             lost.append(Row(work.name, "", "", "tokens/s", error=f"{type(error).__name__}: {error}"))
+        except KeyboardInterrupt:
+            left = [each.name for each in chosen[number:]]
+            lost += [Row(name, "", "", "tokens/s", error="left out: stopped by ctrl-C") for name in left]
+            code = 130
+            break
     rows = [row for each in done for row in rows_of(each)] + scaling_rows(done) + lost
     finish(rows, about, {each.work.name: each.as_dict() for each in done}, session.found, options.out)
+    return code
 
 
 def selected(options: argparse.Namespace) -> list[Work]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,33 @@ def test_list(own_environment):
 
 def test_without_data_it_says_so(own_environment):
     assert "Skipped: GROUNDUP_DATA" in script("--only", "dpo-hh", environment=own_environment).stdout
+
+
+def test_a_wrong_model_is_told_at_once(own_environment, data):
+    line = [sys.executable, SCRIPT, "--only", "dpo-hh", "--model", "/no/such/model", "--data", data]
+    done = subprocess.run(list(map(str, line)), env=own_environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "There is no model at /no/such/model" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_measured(own_environment, data, model, tmp_path):
+    line = ["--quick", "--ours-only", "--only", "dpo-hh", "--model", model, "--data", data]
+    line += ["--cache", tmp_path / "cache"]
+    running = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, line)],
+        env=own_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    seen = iter(running.stderr.readline, "")
+    assert any("ours" in line for line in seen), "a child process was begun"
+    running.send_signal(signal.SIGINT)
+    said, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in errors
+    (row,) = json.loads(said.splitlines()[-1])["rows"]
+    assert row["error"] == "left out: stopped by ctrl-C"
 
 
 def test_a_quick_run_ends_with_one_line_of_json(own_environment, data, model, tmp_path):
