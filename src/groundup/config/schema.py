@@ -146,6 +146,20 @@ class StageSettings(Settings):
     kind: str
 
 
+class NearDuplicateSettings(Settings):
+    """Texts that are almost the same, found by MinHash and locality-sensitive hashing; one of each cluster stays."""
+
+    threshold: float = Field(
+        0.8,
+        ge=0.3,
+        le=0.99,
+        description="texts are near duplicates from this Jaccard similarity of shingles on",
+    )
+    shingle_words: int = Field(
+        5, ge=1, le=32, description="words of a shingle; a Chinese character counts as a word"
+    )
+
+
 class CleanSettings(StageSettings):
     """Raw text to clean, deduplicated documents with a held-out part."""
 
