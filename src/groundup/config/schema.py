@@ -21,6 +21,33 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+Layout = Literal[
+    "ultrafeedback",
+    "preference",
+    "alpaca_preference",
+    "question_preference",
+    "sharegpt_preference",
+    "messages_preference",
+    "hh",
+    "implicit_preference",
+    "messages",
+    "sharegpt",
+    "unpaired_preference",
+    "prompt_completion",
+    "alpaca",
+    "question_answer",
+    "oasst_tree",
+    "oasst_messages",
+    "guanaco",
+    "llama2",
+    "hh_text",
+    "classification",
+    "text",
+    "prompt",
+]
+"""How rows can be laid out: `groundup.data.layouts` says what each is."""
+
+
 class Settings(BaseModel):
     """Strict and frozen: an unknown key or a wrong type is an error, and nothing changes after loading."""
 
@@ -44,6 +71,7 @@ class DataSettings(Settings):
 
     path: list[str] = Field(description="files, folders, globs, or builtin:NAME")
     subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
+    layout: Layout | None = Field(None, description="how rows are laid out; default: recognised")
     columns: dict[str, str] = Field(
         default_factory=dict, description="our column name: the file's column name"
     )

@@ -2,13 +2,13 @@
 
 from groundup.data.baselines import compression_baselines
 from groundup.data.clean import clean_text, content_hash
-from groundup.data.conversations import read_conversations
-from groundup.data.documents import read_documents
 from groundup.data.files import data_paths
 from groundup.data.ledger import Ledger
-from groundup.data.pairs import holds_pairs, read_pairs
+from groundup.data.raw import RawRow
+from groundup.data.read import holds_pairs, read_conversations, read_documents, read_pairs, recognise_first
+from groundup.data.recognise import Recognised, recognise
 from groundup.data.split import is_held_out, split_holdout
-from groundup.data.types import Conversation, Document, Message, Origin, Pair
+from groundup.data.types import Conversation, Document, Message, Origin, Pair, Prompt
 
 __all__ = [
     "Conversation",
@@ -17,6 +17,9 @@ __all__ = [
     "Message",
     "Origin",
     "Pair",
+    "Prompt",
+    "RawRow",
+    "Recognised",
     "clean_text",
     "compression_baselines",
     "content_hash",
@@ -26,5 +29,7 @@ __all__ = [
     "read_conversations",
     "read_documents",
     "read_pairs",
+    "recognise",
+    "recognise_first",
     "split_holdout",
 ]

@@ -1,4 +1,4 @@
-"""Documents for pretraining: whole small text files, pieces of large ones, the `text` column of rows."""
+"""Rows to documents for pretraining, and plain text files cut into documents."""
 
 from __future__ import annotations
 
@@ -7,94 +7,64 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from groundup.config.schema import DataSettings
 from groundup.data.clean import book_span
-from groundup.data.files import PYTHON_DOCS, TEXT_SUFFIXES, RawRow, files_of, read_bytes, read_rows, suffix_of
-from groundup.data.ledger import Ledger
-from groundup.data.messages import BadRow, string
-from groundup.data.rows import UnknownLayout, check_columns, no_rows, read_records
-from groundup.data.stdlib import read_python_docs
-from groundup.data.types import Document, Origin
+from groundup.data.messages import string
+from groundup.data.raw import RawRow, opened
+from groundup.data.types import BadRow, Document, Origin
 
 PIECE_BYTES = 8_000
 """A text file of up to twice this size is one document. A larger one is cut into pieces of about this size, so that
 a part can be held out even of a single book: at blank lines, longer paragraphs at line ends, longer lines at spaces."""
 _SEPARATORS = [re.compile(rb"\n[ \t\r]*\n"), re.compile(rb"\n"), re.compile(rb" ")]
-LICENCE_NOTE = "Project Gutenberg licence removed"
+BOOK_BYTES = 32_000_000
+"""A larger file is no single book: it is read in blocks of this size, and no licence is looked for."""
 
 
-def read_documents(spec: DataSettings, ledger: Ledger) -> Iterator[Document]:
-    """Documents in file order, not cleaned yet.
-
-    Each was entered into the ledger; keeping, filtering or deduplicating it is up to the caller. Broken ones are
-    quarantined here. Raises UserError for unusable files, and, at the end, for too many broken ones.
-    """
-    check_columns(spec, ["text"])
-    yield from read_records(_raw_documents(spec, ledger), spec, ledger, _parse, "text")
-
-
-def _parse(row: dict[str, Any], origin: Origin) -> Document:
-    if "text" not in row:
-        raise UnknownLayout(list(row), _which_column(row))
+def parse_text(row: dict[str, Any], origin: Origin) -> Document:
+    """The column `text`. Raises BadRow."""
     text = string(row, "text")
     if not text.strip():
         raise BadRow("empty text")
     return Document(text, origin)
 
 
-def _which_column(row: dict[str, Any]) -> str:
-    """The remedy for a row without `text`: its longest string is most likely the text."""
-    longest = max(
-        (name for name in row if isinstance(row[name], str)), key=lambda name: len(row[name]), default=""
-    )
-    return f"say in the recipe which column is the text: columns: {{text: {longest}}}" if longest else ""
+def text_pieces(path: Path, on_licence: Any = lambda: None) -> Iterator[RawRow]:
+    """The documents of one text file as rows {"text"}. Bytes that are no UTF-8 cost only the piece they stand in.
+
+    on_licence: called where Project Gutenberg's licence was cut off.
+    """
+    with opened(path) as file:
+        data = file.read(BOOK_BYTES)
+        start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+        end, line, before = len(data), 1, 0
+        whole = end < BOOK_BYTES
+        if whole and (span := book_span(data)):
+            on_licence()
+            line += data.count(b"\n", 0, span[0])
+            start, end = span
+        while start < end:
+            if not whole and end - start <= 2 * PIECE_BYTES:
+                more = file.read(BOOK_BYTES)
+                data, before, start = data[start:] + more, before + start, 0
+                end, whole = len(data), len(more) < BOOK_BYTES
+                continue
+            cut = _next_cut(data, start, end)
+            piece = data[start:cut]
+            text = piece.lstrip()
+            space = len(piece) - len(text)
+            origin = Origin(str(path), line + piece.count(b"\n", 0, space), before + start + space)
+            if text:
+                yield _decoded(origin, text)
+            line += piece.count(b"\n")
+            start = cut
 
 
-def _raw_documents(spec: DataSettings, ledger: Ledger) -> Iterator[RawRow]:
-    column = spec.columns.get(
-        "text", "text"
-    )  # so that plain text needs no other settings than rows beside it
-    for name in spec.path:
-        empty = True
-        for row in _raw_documents_of(name, column, ledger):
-            empty = False
-            yield row
-        if empty:
-            raise no_rows(name)
-
-
-def _raw_documents_of(name: str, column: str, ledger: Ledger) -> Iterator[RawRow]:
-    if name == PYTHON_DOCS:
-        yield from (RawRow(document.origin, {column: document.text}) for document in read_python_docs())
-        return
-    for path in files_of(name):
-        yield from _pieces(path, column, ledger) if suffix_of(path) in TEXT_SUFFIXES else read_rows(path)
-
-
-def _pieces(path: Path, column: str, ledger: Ledger) -> Iterator[RawRow]:
-    """The documents of one text file. Bytes that are no UTF-8 cost only the piece that they stand in."""
-    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
-    start, end, line = 0, len(data), 1
-    if span := book_span(data):
-        ledger.notes[LICENCE_NOTE] += 1
-        line += data.count(b"\n", 0, span[0])
-        start, end = span
-    while start < end:
-        cut = _next_cut(data, start, end)
-        piece = data[start:cut]
-        text = piece.lstrip()
-        origin = Origin(str(path), line + piece.count(b"\n", 0, len(piece) - len(text)))
-        if text:
-            yield _decoded(origin, column, text)
-        line += piece.count(b"\n")
-        start = cut
-
-
-def _decoded(origin: Origin, column: str, text: bytes) -> RawRow:
+def _decoded(origin: Origin, text: bytes) -> RawRow:
     try:
-        return RawRow(origin, {column: text.decode("utf-8")})
+        return RawRow(origin, {"text": text.decode("utf-8")})
     except UnicodeDecodeError as error:
-        bad = Origin(origin.path, origin.line + text.count(b"\n", 0, error.start))
+        line = origin.line + text.count(b"\n", 0, error.start)
+        bad = Origin(origin.path, line, (origin.byte or 0) + error.start)
         return RawRow(bad, text.decode("utf-8", "replace"), "not valid UTF-8")
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.resources
-import io
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from groundup.config.schema import DataSettings
+from groundup.data.raw import PACKINGS, RawRow, opened
 from groundup.data.stdlib import stdlib_files
 from groundup.data.types import Origin
 from groundup.errors import UserError
@@ -23,15 +18,6 @@ TEXT_SUFFIXES = (".txt", ".md")
 ROW_SUFFIXES = (".jsonl", ".json")
 BUILTIN = "builtin:"
 PYTHON_DOCS = "builtin:python-docs"
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row of a file, not looked into yet. `problem` says why it could not be read; `value` is then its text."""
-
-    origin: Origin
-    value: Any
-    problem: str = ""
 
 
 def data_paths(spec: DataSettings) -> list[Path]:
@@ -51,15 +37,16 @@ def files_of(name: str) -> list[Path]:
             "No file of a known kind.",
             where=name,
             why=f"it holds {endings}",
-            fix=f"known kinds are {' '.join(ROW_SUFFIXES + TEXT_SUFFIXES)}, each also with .gz behind it",
+            fix=f"known are {' '.join(ROW_SUFFIXES + TEXT_SUFFIXES)}, each also with {' '.join(PACKINGS)} behind it",
         )
     return readable
 
 
 def suffix_of(path: Path) -> str:
-    """The file's kind, without a .gz behind it."""
+    """The file's kind, without the packing behind it."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    packed = len(suffixes) > 1 and suffixes[-1] in PACKINGS
+    return suffixes[-2] if packed else "".join(suffixes[-1:])
 
 
 def _shipped_file(name: str) -> Path:
@@ -71,22 +58,18 @@ def _shipped_file(name: str) -> Path:
     return path
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole file, unpacked. UserError where it cannot be read."""
-    with _opened(path) as file:
-        return file.read()
-
-
 def read_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a .jsonl or .json file in order; broken lines come as rows with a problem."""
     if suffix_of(path) == ".json":
         yield from _json_rows(path)
         return
-    with _opened(path) as file:
+    with opened(path) as file:
+        name, start = str(path), 0
         for number, line in enumerate(file, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-            if line:
-                yield _json_line(Origin(str(path), number), line)
+            text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+            if text:
+                yield _json_line(Origin(name, number, start), text)
+            start += len(line)
 
 
 def _json_line(origin: Origin, line: bytes) -> RawRow:
@@ -100,7 +83,8 @@ def _json_line(origin: Origin, line: bytes) -> RawRow:
 
 def _json_rows(path: Path) -> Iterator[RawRow]:
     """Items of one JSON list, each with the line where it begins; or JSON lines in a file called .json."""
-    data = read_bytes(path)
+    with opened(path) as file:
+        data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,18 +146,3 @@ def _broken_list(path: Path, line: int, why: str) -> UserError:
         why=why,
         fix="repair it there; in a .jsonl file, one object a line, a broken row costs only itself",
     )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with path.open("rb") as raw:
-            yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            "The compressed file is damaged.", where=str(path), why=str(error), fix="fetch or pack it again"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            "The file cannot be read.", where=str(path), why=error.strerror or str(error)
-        ) from error

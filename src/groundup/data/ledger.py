@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.data.types import Origin
 from groundup.errors import UserError
 from groundup.store.files import append_jsonl
+
+if TYPE_CHECKING:
+    from groundup.data.recognise import Recognised
 
 MOST_ROW_CHARS = 20_000
 """A longer quarantined row that is no JSON is cut in the quarantine file; its place in the source is there."""
@@ -18,7 +21,7 @@ class Ledger:
     """Counts in = kept + filtered + deduplicated + quarantined.
 
     A quarantined row is broken; a filtered or deduplicated one is whole, but not wanted. quarantine: a file that gets
-    one line {"path", "line", "reason", "row"} a row; an older one is removed first.
+    one line {"path", "line", "byte", "reason", "row"} a row; an older one is removed first.
     """
 
     def __init__(self, quarantine: Path | None = None) -> None:
@@ -29,6 +32,8 @@ class Ledger:
         self.quarantined: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         """What was done to rows that were kept; not part of the balance."""
+        self.recognised: dict[str, str] = {}
+        """What each file with rows was taken for, and why; in words."""
         self._file = quarantine
         self._first_bad: tuple[Origin, str] | None = None
         if quarantine:
@@ -54,8 +59,18 @@ class Ledger:
         if self._file:
             if isinstance(row, str):
                 row = row[:MOST_ROW_CHARS]
-            line = {"path": origin.path, "line": origin.line, "reason": reason, "row": row}
+            line = {
+                "path": origin.path,
+                "line": origin.line,
+                "byte": origin.byte,
+                "reason": reason,
+                "row": row,
+            }
             append_jsonl(self._file, line)
+
+    def recognise(self, path: str, recognised: Recognised) -> None:
+        """What a file's rows are taken for."""
+        self.recognised[path] = f"{recognised.layout} ({recognised.kind}): {recognised.evidence}"
 
     def filter_kept(self, reason: str) -> None:
         """A row that was kept so far is not wanted after all."""
@@ -86,6 +101,7 @@ class Ledger:
             "deduplicated": self.deduplicated,
             "quarantined": dict(self.quarantined),
             "notes": dict(self.notes),
+            "recognised": dict(self.recognised),
         }
 
     def __str__(self) -> str:

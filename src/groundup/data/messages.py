@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from groundup.data.types import Message
+from groundup.data.types import BadRow, Message
 
 ROLES = {
     "system": "system",
@@ -23,10 +23,6 @@ ROLES = {
     "function": "tool",
     "observation": "tool",
 }
-
-
-class BadRow(ValueError):
-    """Why a row goes to quarantine; short, and the same words for the same defect, because reasons are counted."""
 
 
 def string(row: dict[str, Any], column: str, *, default: str | None = None) -> str:
@@ -52,6 +48,8 @@ def checked(value: Any, name: str) -> str:
 
 def parse_messages(value: Any, column: str) -> list[Message]:
     """A list of OpenAI messages (role, content) or ShareGPT turns (from, value); empty system messages are left out."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a table's cell
+        value = _from_json(value, repr(column))
     if not isinstance(value, list):
         raise BadRow(f"{column!r} is not a list of messages")
     messages = [parse_message(item, column) for item in value]
@@ -176,3 +174,22 @@ def check_turns(messages: Sequence[Message]) -> None:
         if message.content.strip() or message.tool_calls or message.role == "tool":
             continue
         raise BadRow("empty answer" if message.role == "assistant" else "empty question")
+
+
+def check_conversation(messages: Sequence[Message], scored_from: int = 0) -> None:
+    """BadRow where there is nothing to learn."""
+    check_turns(messages)
+    if not any(m.role == "assistant" for m in messages[scored_from:]):
+        raise BadRow("no answer")
+    if messages[-1].role != "assistant":
+        raise BadRow("the last message is not an assistant's")
+
+
+def is_true(value: Any, column: str) -> bool:
+    """A label: true or false, as JSON, numbers or a table's cells write it."""
+    written = str(value).strip().lower()
+    if written in ("true", "1", "1.0"):
+        return True
+    if written in ("false", "0", "0.0"):
+        return False
+    raise BadRow(f"{column!r} is neither true nor false")

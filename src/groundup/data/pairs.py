@@ -1,105 +1,130 @@
-"""Rows to preference pairs: recognised by their columns."""
+"""Rows to preference pairs, one parser a layout. A pair never has an empty prompt."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
-from groundup.config.schema import DataSettings
-from groundup.data.ledger import Ledger
 from groundup.data.messages import (
-    BadRow,
     answer_messages,
     check_turns,
     checked,
     instruction_messages,
     parse_messages,
-    prompt_messages,
+    parse_tools,
     system_messages,
 )
-from groundup.data.rows import UnknownLayout, check_columns, raw_rows, read_all
-from groundup.data.types import Message, Origin, Pair
+from groundup.data.textchat import HH_TURN, begins_with_human, prompt_turns, turns
+from groundup.data.types import BadRow, Message, Origin, Pair
 
-LAYOUTS = (
-    "prompt, chosen, rejected | chosen, rejected, both beginning with the prompt (messages, or Human: Assistant: text)"
-    " | conversations, chosen, rejected (LLaMA-Factory) | instruction, [input], chosen, rejected"
-    " | question, chosen, rejected"
-)
-COLUMNS = frozenset(
-    ["prompt", "chosen", "rejected", "conversations", "instruction", "input", "history", "question", "system"]
-)
-HUMAN_ASSISTANT = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-"""HH-RLHF's turns."""
+Row = Mapping[str, Any]
 
 
-def read_pairs(spec: DataSettings, ledger: Ledger) -> list[Pair]:
-    """All usable pairs in file order. Raises UserError for unusable files, and too many bad rows."""
-    check_columns(spec, COLUMNS)
-    return read_all(spec, ledger, parse_pair, LAYOUTS)
+def looks_like_ultrafeedback(row: Row) -> bool:
+    """A text prompt, and sides that are conversations which begin with it."""
+    prompt = row["prompt"]
+    return isinstance(prompt, str) and all(
+        isinstance(row[side], list) and len(row[side]) > 1 for side in ("chosen", "rejected")
+    )
 
 
-def holds_pairs(spec: DataSettings) -> bool:
-    """Whether the rows are pairs, by the columns of the first one that can be read."""
-    for row in raw_rows(spec):
-        if isinstance(row.value, dict):
-            return {"chosen", "rejected"} <= row.value.keys() | set(spec.columns)
-    return False
+def looks_like_hh(row: Row) -> bool:
+    return all(begins_with_human(row[side]) for side in ("chosen", "rejected"))
 
 
-def parse_pair(row: dict[str, Any], origin: Origin) -> Pair:
-    """One row. Raises BadRow."""
-    if not {"chosen", "rejected"} <= row.keys():
-        raise UnknownLayout(list(row))
-    prompt = _prompt(row)
-    chosen, rejected = (_side(row[column], column) for column in ("chosen", "rejected"))
-    if prompt is None:
-        common = _common(chosen, rejected)
-        prompt, chosen, rejected = (
-            [*system_messages(row), *chosen[:common]],
-            chosen[common:],
-            rejected[common:],
-        )
-    else:
-        chosen, rejected = (_without_prompt(side, prompt) for side in (chosen, rejected))
-    _check(prompt, chosen, rejected)
-    return Pair(tuple(prompt), tuple(chosen), tuple(rejected), origin)
+def looks_implicit(row: Row) -> bool:
+    """Two conversations; or two texts with a common beginning and no other text in the row, which may be the prompt."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        return isinstance(chosen, list) and isinstance(rejected, list)
+    others = [name for name, value in row.items() if isinstance(value, str) and len(value) > len(chosen) // 4]
+    return set(others) <= {"chosen", "rejected", "system"} and bool(common_text(chosen, rejected).strip())
 
 
-def _prompt(row: dict[str, Any]) -> list[Message] | None:
-    """The prompt that the row states; None where it has to be found as what both sides begin with."""
-    if "conversations" in row:
-        messages = parse_messages(row["conversations"], "conversations")
-        return messages if messages and messages[0].role == "system" else system_messages(row) + messages
-    if "instruction" in row:
-        return instruction_messages(row)
-    for column in ("prompt", "question"):
-        if column in row:
-            return system_messages(row) + prompt_messages(row[column], column)
-    if any(
-        isinstance(row[column], str) and not HUMAN_ASSISTANT.match(row[column].lstrip())
-        for column in ("chosen", "rejected")
-    ):
-        raise UnknownLayout(
-            list(row), "add a column with the prompt, or name it: columns: {prompt: its name}"
-        )
-    return None
+def common_text(one: str, other: str) -> str:
+    """What both begin with, up to the end of a word, as TRL's `extract_prompt` has it."""
+    pairs = enumerate(zip(one, other))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    if same and same < len(one) and same < len(other) and one[same - 1] == " ":
+        same -= 1
+    elif same and not (same == len(one) or one[same].isspace()):
+        same = max(one.rfind(" ", 0, same), one.rfind("\n", 0, same), 0)
+    return one[:same]
+
+
+def parse_prompted(row: dict[str, Any], origin: Origin) -> Pair:
+    return _prompted(row, origin, system_messages(row) + prompt_turns(row.get("prompt"), "prompt"))
+
+
+def parse_question(row: dict[str, Any], origin: Origin) -> Pair:
+    return _prompted(row, origin, system_messages(row) + prompt_turns(row.get("question"), "question"))
+
+
+def parse_alpaca(row: dict[str, Any], origin: Origin) -> Pair:
+    return _prompted(row, origin, instruction_messages(row))
+
+
+def parse_sharegpt(row: dict[str, Any], origin: Origin) -> Pair:
+    """LLaMA-Factory's: `conversations` up to the answer, and two answers."""
+    messages = parse_messages(row.get("conversations"), "conversations")
+    leading = [] if messages and messages[0].role == "system" else system_messages(row)
+    return _prompted(row, origin, leading + messages)
+
+
+def parse_messages_pair(row: dict[str, Any], origin: Origin) -> Pair:
+    """LLaMA-Factory's v1: two whole conversations."""
+    chosen, rejected = (parse_messages(row.get(f"{side}_messages"), f"{side}_messages") for side in SIDES)
+    return _common_beginning(row, origin, chosen, rejected)
+
+
+def parse_hh(row: dict[str, Any], origin: Origin) -> Pair:
+    """Both sides are whole conversations in HH-RLHF's marks."""
+    chosen, rejected = (turns(checked(row.get(side), side), HH_TURN) for side in SIDES)
+    return _common_beginning(row, origin, chosen, rejected)
+
+
+def parse_implicit(row: dict[str, Any], origin: Origin) -> Pair:
+    """Both sides begin with the prompt, as messages or as one text."""
+    if any(isinstance(row.get(side), str) for side in SIDES):
+        one, other = (checked(row.get(side), side) for side in SIDES)
+        if one == other:
+            raise BadRow("chosen equals rejected")
+        prompt = common_text(one, other)
+        if not prompt.strip():
+            raise BadRow("chosen and rejected have no common beginning, so there is no prompt")
+        sides = [[Message("assistant", text[len(prompt) :].strip())] for text in (one, other)]
+        return _pair(row, origin, [*system_messages(row), Message("user", prompt.strip())], *sides)
+    chosen, rejected = (_side(row.get(side), side) for side in SIDES)
+    return _common_beginning(row, origin, chosen, rejected)
+
+
+SIDES = ("chosen", "rejected")
+
+
+def _prompted(row: dict[str, Any], origin: Origin, prompt: list[Message]) -> Pair:
+    """A pair whose prompt the row states; some files repeat it in both sides."""
+    sides = (_side(row.get(side), side) for side in SIDES)
+    return _pair(row, origin, prompt, *(_without_prompt(side, prompt) for side in sides))
+
+
+def _common_beginning(
+    row: dict[str, Any], origin: Origin, chosen: list[Message], rejected: list[Message]
+) -> Pair:
+    """A pair whose prompt is the messages that both sides begin with."""
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    leading = [] if chosen and chosen[0].role == "system" else system_messages(row)
+    return _pair(row, origin, [*leading, *chosen[:same]], chosen[same:], rejected[same:])
 
 
 def _side(value: Any, column: str) -> list[Message]:
     """What stands in `chosen` or `rejected`: an answer, or a whole conversation."""
-    if not isinstance(value, str) or not HUMAN_ASSISTANT.match(checked(value, column).lstrip()):
-        return answer_messages(value, column)
-    pieces = HUMAN_ASSISTANT.split(value.strip())
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [Message(roles[who], said.strip()) for who, said in zip(pieces[1::2], pieces[2::2])]
-
-
-def _common(chosen: list[Message], rejected: list[Message]) -> int:
-    """How many messages two conversations share at their beginning."""
-    same = 0
-    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
-        same += 1
-    return same
+    if value is None:
+        raise BadRow("empty answer")
+    return (
+        turns(checked(value, column), HH_TURN) if begins_with_human(value) else answer_messages(value, column)
+    )
 
 
 def _without_prompt(side: list[Message], prompt: list[Message]) -> list[Message]:
@@ -112,7 +137,13 @@ def _without_prompt(side: list[Message], prompt: list[Message]) -> list[Message]
     raise BadRow("the prompts of chosen and rejected differ")
 
 
-def _check(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
+def _pair(
+    row: dict[str, Any],
+    origin: Origin,
+    prompt: list[Message],
+    chosen: list[Message],
+    rejected: list[Message],
+) -> Pair:
     if chosen == rejected:
         raise BadRow("chosen equals rejected")
     if not chosen or not rejected:
@@ -127,3 +158,4 @@ def _check(prompt: list[Message], chosen: list[Message], rejected: list[Message]
         raise BadRow("the last message is not an assistant's")
     for messages in (prompt, chosen, rejected):
         check_turns(messages)
+    return Pair(tuple(prompt), tuple(chosen), tuple(rejected), origin, parse_tools(row.get("tools")))

@@ -8,10 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a row came from. `line` counts from 1."""
+    """Where a row came from. `line` counts from 1; in a format without lines it is the row's number.
+
+    byte: where the row begins in the file, unpacked; None in a format that has no such place.
+    """
 
     path: str
     line: int
+    byte: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -73,11 +77,28 @@ class Pair:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     origin: Origin
+    tools: tuple[dict[str, Any], ...] | None = None
 
     @property
     def key(self) -> str:
         """What decides the side of a hold-out: the prompt."""
         return said(self.prompt)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question without an answer."""
+
+    messages: tuple[Message, ...]
+    origin: Origin
+
+
+class BadRow(ValueError):
+    """Why a row goes to quarantine; short, and the same words for the same defect, because reasons are counted."""
+
+
+class Unwanted(Exception):
+    """Why a whole row is filtered."""
 
 
 def said(messages: tuple[Message, ...]) -> str:

@@ -68,7 +68,7 @@ def render(
 def render_pair(tokenizer: Any, pair: Pair, chat: ChatSettings) -> tuple[Rendered, Rendered]:
     """Prompt and chosen, prompt and rejected; only what follows the prompt is scored. Raises as `render` does."""
     chosen, rejected = (
-        render(tokenizer, [*pair.prompt, *side], chat, scored_from=len(pair.prompt))
+        render(tokenizer, [*pair.prompt, *side], chat, tools=pair.tools, scored_from=len(pair.prompt))
         for side in (pair.chosen, pair.rejected)
     )
     return chosen, rejected

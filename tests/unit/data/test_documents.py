@@ -4,7 +4,8 @@ import pytest
 
 from groundup.config.schema import DataSettings
 from groundup.data import Ledger, clean_text, compression_baselines, read_documents
-from groundup.data.documents import LICENCE_NOTE, PIECE_BYTES
+from groundup.data.documents import PIECE_BYTES
+from groundup.data.read import LICENCE_NOTE
 from groundup.errors import UserError
 
 

@@ -87,7 +87,7 @@ def test_rows_of_garbage(tmp_path, name, lines, max_bad_rows):
         assert bad <= max_bad_rows * ledger.rows_in
         written = tmp_path / "quarantine.jsonl"
         assert bad == (len(written.read_text(encoding="utf-8").splitlines()) if written.exists() else 0)
-    assert ledger.rows_in == rows_in(path.read_bytes())
+        assert ledger.rows_in == rows_in(path.read_bytes())
 
 
 @pytest.mark.parametrize("suffix", [".json", ".txt", ".jsonl.gz", ".json.gz"])

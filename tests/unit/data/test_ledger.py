@@ -35,6 +35,7 @@ def test_every_verdict_is_counted(tmp_path):
         "deduplicated": 1,
         "quarantined": {"empty answer": 1},
         "notes": {},
+        "recognised": {},
     }
     assert str(ledger) == "5 rows: 2 kept, 1 too short, 1 duplicates, 1 unusable (empty answer)"
 

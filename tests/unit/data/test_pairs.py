@@ -62,7 +62,8 @@ def test_conversations_that_part_early_keep_their_own_turns(tmp_path):
         ({"prompt": "q", "chosen": "a", "rejected": []}, "empty answer"),
         ({"prompt": "", "chosen": "a", "rejected": "b"}, "empty question"),
         ({"prompt": [], "chosen": "a", "rejected": "b"}, "the prompts of chosen and rejected differ"),
-        ({"instruction": None, "chosen": "a", "rejected": "b"}, "'instruction' is null"),
+        ({"instruction": None, "chosen": "a", "rejected": "b"}, "no column 'prompt'"),
+        ({"prompt": None, "chosen": "a", "rejected": "b"}, "'prompt' is null"),
         (
             {"prompt": "q", "chosen": [{**Q, "content": "x"}, GOOD], "rejected": [Q, BAD]},
             "the prompts of chosen and rejected differ",
@@ -97,9 +98,9 @@ def test_a_pair_without_a_prompt_is_refused(tmp_path):
 def test_pairs_are_told_from_other_rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     spec = DataSettings(path=[str(path)])
-    path.write_text('broken\n{"chosen": "a", "rejected": "b"}\n')
+    path.write_text('broken\n{"chosen": "q a", "rejected": "q b"}\n')
     assert holds_pairs(spec)
-    path.write_text('{"chosen": "a", "bad": "b"}\n')
+    path.write_text('{"prompt": "q", "completion": "a", "chosen": "q a", "bad": "q b"}\n')
     assert not holds_pairs(spec)
     assert holds_pairs(spec.model_copy(update={"columns": {"rejected": "bad"}}))
 

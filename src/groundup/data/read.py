@@ -1,0 +1,178 @@
+"""The one way from files to records: each row recognised, counted, parsed or set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+from groundup.config.schema import DataSettings
+from groundup.data.documents import parse_text, text_pieces
+from groundup.data.files import PYTHON_DOCS, ROW_SUFFIXES, files_of, read_rows, suffix_of
+from groundup.data.layouts import Kind, Record
+from groundup.data.ledger import Ledger
+from groundup.data.raw import RawRow
+from groundup.data.recognise import SAMPLE_ROWS, Recognised, check_columns, layout_of, recognise, renamed
+from groundup.data.stdlib import read_python_docs
+from groundup.data.types import BadRow, Conversation, Document, Pair, Unwanted
+from groundup.errors import UserError
+
+MOST_UNREADABLE = 1000
+"""So many rows are looked at to find SAMPLE_ROWS that can be read."""
+LICENCE_NOTE = "Project Gutenberg licence removed"
+
+
+def read_documents(spec: DataSettings, ledger: Ledger) -> Iterator[Document]:
+    """Documents in file order, not cleaned yet.
+
+    Each was entered into the ledger; keeping, filtering or deduplicating it is up to the caller. Broken ones are
+    quarantined here. Raises UserError for unusable files, and, at the end, for too many broken ones.
+    """
+    for record in read_records(spec, ledger, "documents"):
+        yield cast(Document, record)
+
+
+def read_conversations(spec: DataSettings, ledger: Ledger) -> list[Conversation]:
+    """All usable conversations in file order, kept. Raises UserError for unusable files, and too many bad rows."""
+    return [cast(Conversation, record) for record in _kept(spec, ledger, "conversations")]
+
+
+def read_pairs(spec: DataSettings, ledger: Ledger) -> list[Pair]:
+    """All usable pairs in file order, kept. Raises UserError for unusable files, and too many bad rows."""
+    return [cast(Pair, record) for record in _kept(spec, ledger, "pairs")]
+
+
+def _kept(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
+    for record in read_records(spec, ledger, kind):
+        ledger.keep()
+        yield record
+
+
+def recognise_first(spec: DataSettings, wanted: Kind | None = None) -> Recognised:
+    """What the rows of the first file with rows are. Raises UserError."""
+    for name in spec.path:
+        for path in _row_files(name, wanted):
+            if rows := _sample(read_rows(path)):
+                return recognise(rows, spec, wanted)
+    raise no_rows(", ".join(spec.path))
+
+
+def holds_pairs(spec: DataSettings) -> bool:
+    """Whether the rows are pairs."""
+    return recognise_first(spec).kind == "pairs"
+
+
+def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
+    """Records of a kind in file order; each row is entered into the ledger, bad ones are quarantined.
+
+    What is yielded has no verdict yet. Raises UserError for unusable files, and, at the end, for too many bad rows.
+    """
+    check_columns(spec, kind)
+    last = ledger.rows_in + spec.subset if spec.subset else None
+    for name in spec.path:
+        before = ledger.rows_in
+        for path in _files(name, kind):
+            if last is not None and ledger.rows_in >= last:
+                break
+            yield from _records(path, spec, ledger, kind, last)
+        if ledger.rows_in == before and (last is None or before < last):
+            raise no_rows(name)
+    ledger.check(spec.max_bad_rows)
+
+
+def no_rows(name: str) -> UserError:
+    return UserError("The data is empty.", where=name, fix="name a file with rows in it")
+
+
+def _files(name: str, kind: Kind) -> Sequence[Path | None]:
+    """The files to read; None is the standard library."""
+    if kind != "documents":
+        return _row_files(name, kind)
+    return [None] if name == PYTHON_DOCS else files_of(name)
+
+
+def _row_files(name: str, wanted: Kind | None) -> list[Path]:
+    """The files with rows that a name means. UserError where there is only text."""
+    files = [] if name == PYTHON_DOCS else [p for p in files_of(name) if suffix_of(p) in ROW_SUFFIXES]
+    if not files and wanted != "documents":
+        raise UserError(
+            "There is plain text where rows are needed.",
+            where=name,
+            fix=f"name a file with rows: {' '.join(ROW_SUFFIXES)}",
+        )
+    return files
+
+
+def _records(
+    path: Path | None, spec: DataSettings, ledger: Ledger, kind: Kind, last: int | None
+) -> Iterator[Record]:
+    """Records of one file, or of the standard library where there is none."""
+    if path is None or suffix_of(path) not in ROW_SUFFIXES:
+        for row in _texts(path, ledger):
+            if last is not None and ledger.rows_in >= last:
+                return
+            yield from _parsed(row, None, spec, ledger)
+        return
+    rows = read_rows(path)
+    recognised: Recognised | None = None
+    while sample := _sample(rows):
+        rest: Iterable[RawRow] = sample
+        if any(_readable(row) for row in sample):
+            recognised = recognise(sample, spec, kind)
+            ledger.recognise(str(path), recognised)
+            rest = chain(sample, rows)
+        for row in rest:
+            if last is not None and ledger.rows_in >= last:
+                return
+            yield from _parsed(row, recognised, spec, ledger)
+
+
+def _texts(path: Path | None, ledger: Ledger) -> Iterator[RawRow]:
+    if path is None:
+        return (RawRow(document.origin, {"text": document.text}) for document in read_python_docs())
+
+    def note() -> None:
+        ledger.notes[LICENCE_NOTE] += 1
+
+    return text_pieces(path, note)
+
+
+def _parsed(
+    row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger
+) -> Iterator[Record]:
+    """The row's record, or none and a verdict in the ledger. Plain text has no layout."""
+    ledger.enter()
+    try:
+        record = _parse(row, recognised, spec)
+    except Unwanted as reason:
+        ledger.filter(str(reason))
+    except BadRow as error:
+        ledger.quarantine(row.origin, str(error), row.value)
+    else:
+        yield record
+
+
+def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Record:
+    if row.problem:
+        raise BadRow(row.problem)
+    if not isinstance(row.value, dict):
+        raise BadRow("not a JSON object")
+    if recognised is None:
+        return parse_text(row.value, row.origin)
+    values = renamed(row.value, spec.columns)
+    return layout_of(values, recognised).parse(values, row.origin)
+
+
+def _readable(row: RawRow) -> bool:
+    return not row.problem and isinstance(row.value, dict)
+
+
+def _sample(rows: Iterator[RawRow]) -> list[RawRow]:
+    """Rows up to the SAMPLE_ROWS-th readable one, or MOST_UNREADABLE in all."""
+    sample: list[RawRow] = []
+    readable = 0
+    while readable < SAMPLE_ROWS and len(sample) < MOST_UNREADABLE and (row := next(rows, None)):
+        sample.append(row)
+        readable += _readable(row)
+    return sample
