@@ -170,6 +170,6 @@ def scaling_rows(done: Sequence[Measured]) -> list[Row]:
             rows.append(speed(measured.work.name, f"the series' first point ({match[1]})", "", [rate], start))
         else:
             rows.append(Row(measured.work.name, "none", ours["settings"], "tokens/s", round(rate, 1)))
-        above = ours["peak_bytes"] - ours["base_bytes"]
+        above = ours["training_peak_bytes"] - ours["base_bytes"]
         rows.append(memory(measured.work.name, "planned memory", "", ABOVE, above, ours["planned_bytes"]))
     return rows

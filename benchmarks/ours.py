@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Clock, Job, peak_bytes, progress, resident_bytes
+from measure import Clock, Job, forget_peak, peak_bytes, progress, resident_bytes
 
 from groundup.batch import Record, Stream, segment_tokens
 from groundup.config.schema import (
@@ -54,7 +54,7 @@ def run(job: Job) -> dict[str, Any]:
         context = context_of(job, Path(folder))
         with context.stage.lock():
             result = measured(context, job)
-    return result | {"peak_bytes": peak_bytes()}
+    return result
 
 
 def measured(context: Context, job: Job) -> dict[str, Any]:
@@ -67,7 +67,11 @@ def measured(context: Context, job: Job) -> dict[str, Any]:
     reference: list[float] = []
     if job.kind == "dpo":
         material, reference = with_timed_reference(context, model, material, plan, len(job.steps))
+    loading = peak_bytes()
+    forget_peak()
     result = train_steps(context, model, material, plan, len(job.steps))
+    result["training_peak_bytes"] = peak_bytes()
+    result["peak_bytes"] = max(loading, peak_bytes())
     if job.side == "profile":
         result["profile"] = profiled(context, model, material, plan, len(job.steps) - 1)
     return result | {
@@ -139,7 +143,8 @@ def material_from(context: Context, job: Job, layout: str) -> Material:
     sizes = np.array([segment_tokens(record, layout) for record in wanted])
     stream = Stream(sizes, context.settings.batch_tokens, context.recipe.seed)
     records = placed(stream)
-    return Material(stream, sizes, lambda ids: [records[i] for i in ids], LanguageModeling(), layout)
+    longest = int(sizes.max())
+    return Material(stream, sizes, lambda ids: [records[i] for i in ids], LanguageModeling(), layout, longest)
 
 
 def with_timed_reference(

@@ -10,8 +10,9 @@ from typing import Any
 from compare import Measured
 from material import Material, real_tokens
 from measure import Job, progress, run_child
-from work import Work
+from work import Work, works
 
+from groundup.errors import UserError
 from groundup.hub import resolve_model
 from groundup.infer.load import plain_folder
 from groundup.machine import probe
@@ -33,8 +34,8 @@ class Session:
     threads: int
     quick: bool
     steps: int | None
-    libraries: bool
-    """Whether peers of other libraries run too; the floor always does."""
+    without: frozenset[str]
+    """Peers that are left out."""
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What tuning found, by peer and kind of work."""
     dtype: dict[str, str] = field(default_factory=dict)
@@ -57,9 +58,9 @@ class Session:
             self.dtype = {"dtype": ours[0]["dtype"]}
         others: dict[str, dict[str, Any]] = {}
         for peer in work.peers if "error" not in ours[0] else ():
-            if self.libraries or peer == "floor":
+            if peer not in self.without:
                 others[peer] = self.peer(work, peer, ours[0])
-        if others and self.libraries and work.repeated:
+        if others.keys() - {"floor"} and work.repeated:
             ours.append(self.child(replace(job, settings={"dtype": ours[0]["dtype"]})))
         return Measured(work, tokens, [record for step in job.steps for record in step], ours, others)
 
@@ -87,10 +88,19 @@ class Session:
         return run_child(job, CHILD_SECONDS)
 
 
+def without_of(options: argparse.Namespace) -> frozenset[str]:
+    """The peers that the call leaves out. Raises UserError for a name that is none."""
+    peers = {peer for work in works() for peer in work.peers}
+    named = {name for name in options.without.split(",") if name}
+    if unknown := sorted(named - peers):
+        raise UserError(f"There is no peer {unknown[0]!r}.", fix=f"known are {', '.join(sorted(peers))}")
+    return frozenset(peers - {"floor"} if options.ours_only else named)
+
+
 def open_session(options: argparse.Namespace, data: Path) -> Session:
     """The model found, and converted once where it is a GGUF file. Raises UserError."""
     cache = Path(options.cache)
     cache.mkdir(parents=True, exist_ok=True)
     model = plain_folder(resolve_model(options.model), None)
     material = Material(data, model, cache, options.max_length)
-    return Session(material, probe().cores, options.quick, options.steps, not options.ours_only)
+    return Session(material, probe().cores, options.quick, options.steps, without_of(options))

@@ -160,6 +160,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help=f"a folder or name (default {MODEL})")
     parser.add_argument("--data", help="instead of the folder that GROUNDUP_DATA names")
     parser.add_argument("--max-length", type=int, default=512, help="rows longer than this are left out")
+    parser.add_argument(
+        "--without", default="", help="peers to leave out, with commas: trl-defaults, floor, ..."
+    )
     parser.add_argument("--ours-only", action="store_true", help="ours and the floor, no other libraries")
     parser.add_argument(
         "--cache",

@@ -66,6 +66,12 @@ def test_a_wrong_model_is_told_at_once(own_environment, data):
     assert "There is no model at /no/such/model" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_peer_that_is_none_is_told(own_environment, data, model):
+    line = [sys.executable, SCRIPT, "--only", "dpo-hh", "--without", "tlr", "--model", model, "--data", data]
+    done = subprocess.run(list(map(str, line)), env=own_environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "There is no peer 'tlr'" in done.stderr and "trl-tuned" in done.stderr
+
+
 def test_ctrl_c_keeps_what_was_measured(own_environment, data, model, tmp_path):
     line = ["--quick", "--ours-only", "--only", "dpo-hh", "--model", model, "--data", data]
     line += ["--cache", tmp_path / "cache"]

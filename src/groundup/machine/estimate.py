@@ -7,6 +7,7 @@ from dataclasses import dataclass
 ADAM_BYTES = 16  # float32 weight, gradient and two moments of a trained parameter
 SHARE_OF_MEMORY = 0.6  # the rest belongs to the system, the data and what the estimate misses
 SCRATCH_BYTES = 384 << 20  # blocks of the output head, and what a layer makes and drops on its way
+KEPT_PROBABILITIES = 1 << 25  # of one layer's attention on a CPU; more are computed again in the backward
 FOREIGN_FACTOR = 2.5  # layers that are not ours keep float32 copies in norms, rotations and activations
 
 
@@ -40,16 +41,19 @@ def weight_bytes(work: Workload) -> int:
     return frozen * work.compute_bytes + work.trained_parameters * (ADAM_BYTES + cast)
 
 
-def activation_bytes_per_token(work: Workload, length_tokens: int, recompute: bool = False) -> int:
-    """What the backward keeps for a token of a sequence of `length_tokens`.
+def activation_bytes(work: Workload, row_tokens: int, chain_tokens: int, recompute: bool = False) -> int:
+    """What the backward keeps of a row of `row_tokens` whose sequences have up to `chain_tokens`.
 
     A layer keeps its input, both normed inputs and what stands between attention and MLP; queries, keys and values
     as attention wants them, and its output; gate, up, their activation and product; and probabilities of half of
-    the sequence a head. With `recompute` only the layers' inputs stay, and one layer at a time is whole.
+    the sequence a head, unless those are too many. With `recompute` only the layers' inputs stay, and one layer at a
+    time is whole.
     """
     vectors = 4 * work.hidden_size + 2 * work.query_size + 2 * work.key_size + 4 * work.intermediate_size
-    layer = vectors + work.heads * (length_tokens // 2 + 64)
-    numbers = work.layers * work.hidden_size + layer if recompute else work.layers * layer
+    probabilities = row_tokens * work.heads * (chain_tokens // 2 + 64)
+    layer = row_tokens * vectors + (probabilities if probabilities <= KEPT_PROBABILITIES else 0)
+    inputs = row_tokens * work.hidden_size
+    numbers = work.layers * inputs + layer if recompute else work.layers * layer
     return int(numbers * work.compute_bytes * (1.0 if work.own_layers else FOREIGN_FACTOR))
 
 
@@ -58,9 +62,6 @@ def checkpoint_bytes(work: Workload) -> int:
     return work.trained_parameters * 12
 
 
-def row_tokens_that_fit(
-    work: Workload, length_tokens: int, available_bytes: int, recompute: bool = False
-) -> int:
-    """Tokens of the largest row that the available memory holds; may be zero or less."""
-    free = available_bytes * SHARE_OF_MEMORY - weight_bytes(work) - SCRATCH_BYTES
-    return int(free // activation_bytes_per_token(work, length_tokens, recompute))
+def planned_memory_bytes(work: Workload, row_tokens: int, chain_tokens: int, recompute: bool = False) -> int:
+    """Peak memory of training as planned, without that of Python and its libraries."""
+    return weight_bytes(work) + SCRATCH_BYTES + activation_bytes(work, row_tokens, chain_tokens, recompute)

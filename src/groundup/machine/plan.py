@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from groundup.errors import UserError
 from groundup.machine.estimate import (
-    SCRATCH_BYTES,
+    SHARE_OF_MEMORY,
     Workload,
-    activation_bytes_per_token,
     checkpoint_bytes,
-    row_tokens_that_fit,
-    weight_bytes,
+    planned_memory_bytes,
 )
 from groundup.machine.probe import Machine
 
 MOST_ROW_TOKENS = {"cpu": 2048, "cuda": 32768}  # beyond this a matrix product is no faster
+ROW_STEP_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,14 @@ def choose_rows(
     machine: Machine,
     device: str,
     longest_tokens: int,
+    chain_tokens: int,
     step_tokens: int,
     recompute: bool | None = None,
 ) -> tuple[int, bool]:
     """The micro-batch in tokens, and whether the backward computes activations again.
 
-    Rows are as large as helps and fits, never smaller than the longest record. Unless `recompute` says it, activations
+    Rows are as large as helps and fits, never smaller than the longest record, whose sequences have up to
+    `chain_tokens`. Unless `recompute` says it, activations
     are computed again only where the longest record would not fit otherwise: it costs a quarter of the speed.
 
     Raises UserError where even one record does not fit into memory.
@@ -55,23 +56,18 @@ def choose_rows(
     available = machine.available_bytes if device == "cpu" else machine.gpus[0].available_bytes
     largest = MOST_ROW_TOKENS["cpu" if device == "cpu" else "cuda"]
     for again in (False, True) if recompute is None else (recompute,):
-        fits = row_tokens_that_fit(work, longest_tokens, available, again)
-        if fits >= longest_tokens:
-            return max(longest_tokens, min(fits, largest, step_tokens)), again
-    needs = planned_memory_bytes(work, longest_tokens, longest_tokens, recompute is not False)
+        for row_tokens in (
+            *range(min(largest, step_tokens), longest_tokens, -ROW_STEP_TOKENS),
+            longest_tokens,
+        ):
+            if planned_memory_bytes(work, row_tokens, chain_tokens, again) <= available * SHARE_OF_MEMORY:
+                return row_tokens, again
+    needs = planned_memory_bytes(work, longest_tokens, chain_tokens, recompute is not False)
     raise UserError(
         f"too little memory: about {needs / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available",
         why=f"the longest record has {longest_tokens} tokens and {work.trained_parameters:,} weights are trained",
         fix="lower max_length, train an adapter (lora) instead of all weights, or close other programs",
     )
-
-
-def planned_memory_bytes(
-    work: Workload, row_tokens: int, longest_tokens: int, recompute: bool = False
-) -> int:
-    """Peak memory of training as planned, without that of Python and its libraries."""
-    activations = row_tokens * activation_bytes_per_token(work, longest_tokens, recompute)
-    return weight_bytes(work) + activations + SCRATCH_BYTES
 
 
 def check_disk(free_bytes: int, work: Workload, checkpoints: int, where: str) -> None:

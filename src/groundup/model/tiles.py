@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.machine.estimate import KEPT_PROBABILITIES
+
 TILE_QUERIES = 128
 """Longer segments are cut, since a causal rectangle wastes half of its area."""
 ALONE = 24_000
@@ -26,8 +28,6 @@ MAX_PADDING = 1.3
 """Smaller ones of neighbouring shapes merge while the padded area is at most this much of the true one."""
 KEY_MULTIPLE = 32
 """Keys are padded to a multiple of it: a softmax over rows of other lengths takes up to three times as long."""
-KEPT_PROBABILITIES = 1 << 25
-"""Probabilities kept for the backward in one layer; more are computed again instead."""
 
 
 @dataclass(frozen=True)

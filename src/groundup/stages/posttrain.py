@@ -172,7 +172,8 @@ def material_of(context: Context, records: list[Record], layout: str) -> Materia
         records = with_reference(records, dict.fromkeys(range(len(records)), (0.0, 0.0)))
     sizes = np.array([segment_tokens(record, layout) for record in records])
     stream = Stream(np.ones(len(records), dtype=np.int64), settings.batch_size, context.recipe.seed)
-    return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective, layout)
+    longest = max(len(chain.token) for record in records for chain in record.chains)
+    return Material(stream, sizes, lambda ids: [records[i] for i in ids], objective, layout, longest)
 
 
 def reference_logps(

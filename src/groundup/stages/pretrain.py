@@ -63,7 +63,9 @@ def run(context: Context) -> dict[str, Any]:
     model = starting_model(context, config, compute)
     stream = Stream(pieces.sizes, settings.batch_tokens, context.recipe.seed)
     exact = choose_layout(context, model, settings.max_length)
-    material = Material(stream, pieces.sizes, pieces.records, LanguageModeling(), exact.layout)
+    material = Material(
+        stream, pieces.sizes, pieces.records, LanguageModeling(), exact.layout, int(pieces.sizes.max())
+    )
     plan = make_plan(context, model, compute, material, exact.reason)
     say_plan(plan, model, material)
     count = REHEARSAL_ITEMS if context.rehearse else len(heldout.sizes)

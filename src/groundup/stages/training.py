@@ -19,8 +19,8 @@ from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
 from groundup.errors import UserError
 from groundup.machine import choose_dtype, measure_dtypes
-from groundup.machine.estimate import Workload, checkpoint_bytes
-from groundup.machine.plan import Plan, check_disk, choose_rows, planned_memory_bytes
+from groundup.machine.estimate import Workload, checkpoint_bytes, planned_memory_bytes
+from groundup.machine.plan import Plan, check_disk, choose_rows
 from groundup.machine.process import prepare_process
 from groundup.model import BaseLLM, LanguageModel, ModelConfig, StockConfig, StockLLM
 from groundup.objective import Objective
@@ -45,6 +45,8 @@ class Material:
     objective: Objective
     layout: str
     """How a record is laid out in a row; its size there depends on it."""
+    chain_tokens: int
+    """Tokens of the longest sequence."""
 
     @property
     def longest_tokens(self) -> int:
@@ -141,7 +143,9 @@ def make_plan(
     step_tokens = material.largest_step_tokens()
     longest = material.longest_tokens
     wish = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
-    row_tokens, recompute = choose_rows(work, context.machine, compute.device, longest, step_tokens, wish)
+    row_tokens, recompute = choose_rows(
+        work, context.machine, compute.device, longest, material.chain_tokens, step_tokens, wish
+    )
     model.recompute = recompute
     check_disk(shutil.disk_usage(stage.root).free, work, settings.save_total_limit, str(stage.root))
     plan = Plan(
@@ -154,7 +158,7 @@ def make_plan(
         layout_reason=layout_reason,
         row_tokens=row_tokens,
         recompute=recompute,
-        memory_bytes=planned_memory_bytes(work, row_tokens, longest, recompute),
+        memory_bytes=planned_memory_bytes(work, row_tokens, material.chain_tokens, recompute),
         checkpoint_bytes=checkpoint_bytes(work),
         total_steps=0,
         total_steps_reason="",

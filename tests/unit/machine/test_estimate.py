@@ -9,8 +9,14 @@ import torch
 from groundup.batch import Chain, Record, pack_step
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.machine.estimate import SHARE_OF_MEMORY, activation_bytes_per_token, weight_bytes
-from groundup.machine.plan import choose_rows, planned_memory_bytes
+from groundup.machine.estimate import (
+    KEPT_PROBABILITIES,
+    SHARE_OF_MEMORY,
+    activation_bytes,
+    planned_memory_bytes,
+    weight_bytes,
+)
+from groundup.machine.plan import ROW_STEP_TOKENS, choose_rows
 from groundup.model import BaseLLM, ModelConfig, attach_lora, initialize
 from groundup.objective import LanguageModeling
 from groundup.stages.training import workload_of
@@ -63,7 +69,7 @@ def test_activations_are_estimated_within_a_fifth(dtype, lora):
     work = workload_of(model, str(dtype).removeprefix("torch."))
     kept, tokens = kept_bytes(model)
     cast = 0 if lora or dtype == torch.float32 else 2 * work.parameters
-    estimate = tokens * activation_bytes_per_token(work, LENGTH) + cast
+    estimate = activation_bytes(work, tokens, LENGTH) + cast
     assert 0.95 * kept <= estimate <= 1.2 * kept, (kept, estimate)
 
 
@@ -74,7 +80,7 @@ def test_recomputing_keeps_little():
     model.recompute = True
     kept, _ = kept_bytes(model)
     # The backward makes one layer at a time whole, which the hooks see as well.
-    estimate = tokens * activation_bytes_per_token(work, LENGTH, recompute=True)
+    estimate = activation_bytes(work, tokens, LENGTH, recompute=True)
     assert kept < plain and estimate < 0.4 * plain
 
 
@@ -82,18 +88,31 @@ def machine(available: float) -> SimpleNamespace:
     return SimpleNamespace(available_bytes=available, gpus=[])
 
 
+def test_probabilities_that_are_not_kept_take_no_memory():
+    work = workload_of(built(torch.float32, lora=True), "float32")
+    longest = 2 * KEPT_PROBABILITIES // (work.heads * 4096)
+    few, many = (activation_bytes(work, 4096, length) for length in (longest // 2, 2 * longest))
+    assert many < few
+
+
+def test_short_answers_to_a_long_record_need_less_than_one_long_sequence():
+    work = workload_of(built(torch.float32, lora=True), "float32")
+    assert activation_bytes(work, 2048, 320) < 0.7 * activation_bytes(work, 2048, 1280)
+
+
 def test_activations_are_computed_again_only_where_memory_is_short():
     work = workload_of(built(torch.float32, lora=True), "float32")
     keeping = planned_memory_bytes(work, 2 * LENGTH, LENGTH) / SHARE_OF_MEMORY
-    assert choose_rows(work, machine(1e12), "cpu", LENGTH, 3 * LENGTH) == (3 * LENGTH, False)
-    assert choose_rows(work, machine(keeping), "cpu", LENGTH, 3 * LENGTH) == (2 * LENGTH, False)
-    assert choose_rows(work, machine(keeping), "cpu", LENGTH, 3 * LENGTH, recompute=True) == (
+    assert choose_rows(work, machine(1e12), "cpu", LENGTH, LENGTH, 3 * LENGTH) == (3 * LENGTH, False)
+    fitting, recompute = choose_rows(work, machine(keeping), "cpu", LENGTH, LENGTH, 3 * LENGTH)
+    assert 2 * LENGTH - ROW_STEP_TOKENS < fitting <= 2 * LENGTH and not recompute
+    assert choose_rows(work, machine(keeping), "cpu", LENGTH, LENGTH, 3 * LENGTH, recompute=True) == (
         3 * LENGTH,
         True,
     )
-    row_tokens, recompute = choose_rows(work, machine(keeping), "cpu", 3 * LENGTH, 3 * LENGTH)
+    row_tokens, recompute = choose_rows(work, machine(keeping), "cpu", 3 * LENGTH, 3 * LENGTH, 3 * LENGTH)
     assert (row_tokens, recompute) == (3 * LENGTH, True)
     with pytest.raises(UserError, match="too little memory"):
-        choose_rows(work, machine(keeping), "cpu", 3 * LENGTH, 3 * LENGTH, recompute=False)
+        choose_rows(work, machine(keeping), "cpu", 3 * LENGTH, 3 * LENGTH, 3 * LENGTH, recompute=False)
     with pytest.raises(UserError, match="too little memory"):
-        choose_rows(work, machine(weight_bytes(work)), "cpu", LENGTH, LENGTH)
+        choose_rows(work, machine(weight_bytes(work)), "cpu", LENGTH, LENGTH, LENGTH)

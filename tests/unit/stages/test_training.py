@@ -10,6 +10,7 @@ from groundup.batch import Chain, Record, Stream
 from groundup.model import BaseLLM, ModelConfig, initialize
 from groundup.objective import LanguageModeling
 from groundup.stages import training
+from groundup.stages.posttrain import material_of
 from groundup.stages.training import Compute, Material, choose_compute, make_plan
 from groundup.store.files import write_json
 
@@ -65,7 +66,7 @@ def material() -> Material:
     records = [Record(i, (Chain(np.arange(9, dtype=np.int32), scored),)) for i in range(40)]
     stream = Stream(np.ones(40, dtype=np.int64), 4, seed=0)
     pick = lambda indices: [records[i] for i in indices]  # noqa: E731
-    return Material(stream, np.full(40, 8), pick, LanguageModeling(), "shared")
+    return Material(stream, np.full(40, 8), pick, LanguageModeling(), "shared", 8)
 
 
 @pytest.mark.parametrize(("wish", "made_again"), [("auto", False), (False, False), (True, True)])
@@ -77,6 +78,14 @@ def test_gradient_checkpointing_is_planned_and_kept_for_a_stage_that_goes_on(con
         model = initialize(BaseLLM(CONFIG), 0)
         plan = make_plan(stage, model, compute, material())
         assert plan.recompute is model.recompute is made_again
+
+
+def test_memory_is_planned_for_the_longest_sequence_not_for_the_pair(context):
+    stage = context({"dpo": {"from": "model", "data": "rows.jsonl"}}, "dpo")
+    scored = np.arange(9) > 4
+    pair = Record(0, tuple(Chain(np.arange(9, dtype=np.int32) + end, scored) for end in (0, 1)))
+    made = material_of(stage, [pair], "packed")
+    assert (made.longest_tokens, made.chain_tokens) == (16, 9)
 
 
 def test_a_row_is_as_long_as_the_largest_step(sft):
