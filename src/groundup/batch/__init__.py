@@ -1,7 +1,7 @@
 """Records to trees of segments to packed rows: the only room that makes parents."""
 
 from groundup.batch.forest import LAYOUTS, Chain, Record, segment_tokens
-from groundup.batch.rows import build_row, pack_step
+from groundup.batch.rows import build_row, deal, pack_step
 from groundup.batch.stream import Stream
 from groundup.batch.types import Batch, Stats
 
@@ -13,6 +13,7 @@ __all__ = [
     "Stats",
     "Stream",
     "build_row",
+    "deal",
     "pack_step",
     "segment_tokens",
 ]

@@ -31,6 +31,14 @@ def pack_step(records: Sequence[Record], row_tokens: int, layout: str = "shared"
     return [build_row(row, layout, token_weight=1.0 / reads, group_weight=1.0 / len(records)) for row in rows]
 
 
+def deal(rows: Sequence[Batch], rank: int, world_size: int) -> list[Batch]:
+    """The rows of a step that this process computes. Together the processes have each row once, as one alone would.
+
+    Weights are the whole step's, so gradients are summed over processes and never divided.
+    """
+    return list(rows[rank::world_size])
+
+
 def _bins(sizes: Sequence[int], most: int) -> list[list[int]]:
     """Indices of sizes in bins that hold at most `most` each."""
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))

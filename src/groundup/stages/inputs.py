@@ -23,7 +23,7 @@ from groundup.stages.origin import origin_of
 from groundup.store import Stage
 from groundup.store.files import fingerprint, hash_inputs, read_json
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a stage computes something else from the same input, so that older results are not reused."""
 
 FIRST_ROWS = 100

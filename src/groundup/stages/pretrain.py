@@ -56,8 +56,9 @@ def run(context: Context) -> dict[str, Any]:
             where=f"stages.{context.name}",
             fix="raise batch_tokens, or lower max_length",
         )
-    pieces = Pieces(TokenShards(source.data / "train"), settings.max_length)
-    heldout = Pieces(TokenShards(source.data / "heldout"), settings.max_length)
+    pieces, heldout = (
+        Pieces(checked_shards(source.data / part), settings.max_length) for part in ("train", "heldout")
+    )
     config = config_of(context, tokenizer)
     compute = choose_compute(context, config)
     model = starting_model(context, config, compute)
@@ -70,7 +71,7 @@ def run(context: Context) -> dict[str, Any]:
     say_plan(plan, model, material)
     count = REHEARSAL_ITEMS if context.rehearse else len(heldout.sizes)
     held_records = heldout.records(range(min(count, len(heldout.sizes))))
-    held_tokens, held_bytes = int(heldout.sizes.sum()), int(heldout.shards.byte_counts.sum())
+    held_tokens, held_bytes = int(heldout.sizes.sum()), heldout.shards.total_bytes
 
     def evaluate() -> dict[str, float]:
         metrics = evaluate_records(
@@ -112,22 +113,33 @@ class Pieces:
         self._max_length = max_length
         predicted = shards.lengths - 1
         counts = -(-predicted // max_length)
-        self._document = np.repeat(np.arange(len(counts)), counts)
-        first_piece = np.repeat(np.cumsum(counts) - counts, counts)
-        self._start = (np.arange(len(self._document)) - first_piece) * max_length
-        self.sizes = np.minimum(predicted[self._document] - self._start, max_length)
+        self._first = np.cumsum(counts)  # of the next document's pieces
+        sizes = np.full(int(counts.sum()), max_length, dtype=np.int32)
+        some = counts > 0  # a document of its EOS alone predicts nothing
+        sizes[self._first[some] - 1] = (predicted - (counts - 1) * max_length)[some]
+        self.sizes = sizes
         """Tokens that each piece predicts, which are also the tokens it takes in a row."""
 
     def records(self, indices: Sequence[int]) -> list[Record]:
         """The pieces as records of one chain, every token but the first a target."""
         made = []
         for index in indices:
-            start, size = int(self._start[index]), int(self.sizes[index])
-            token = np.asarray(self.shards.document(int(self._document[index]))[start : start + size + 1])
+            document = int(np.searchsorted(self._first, index, side="right"))
+            before = int(self._first[document - 1]) if document else 0
+            start, size = (index - before) * self._max_length, int(self.sizes[index])
+            token = np.asarray(self.shards.document(document)[start : start + size + 1])
             scored = np.ones(len(token), dtype=np.bool_)
             scored[0] = False
             made.append(Record(index, (Chain(token.astype(np.int32), scored),)))
         return made
+
+
+def checked_shards(folder: Path) -> TokenShards:
+    """Opened, and read once against their checksums: damage would otherwise be trained on."""
+    shards = TokenShards(folder)
+    with console.progress(f"Checking {folder.name}", total=shards.total_tokens, unit="token") as bar:
+        shards.verify(bar.advance)
+    return shards
 
 
 def config_of(context: Context, tokenizer: Tokenizer) -> ModelConfig | StockConfig:

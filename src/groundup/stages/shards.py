@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from groundup import console
 from groundup.hub import resolve_tokenizer
 from groundup.stages.context import Context
 from groundup.stages.tokenizer import texts
-from groundup.store.files import publish_folder
+from groundup.store.files import hash_file, publish_folder
 from groundup.tokenizer import load_tokenizer, write_shards
 
 
@@ -24,10 +25,12 @@ def run(context: Context) -> dict[str, Any]:
     result: dict[str, Any] = {"kind": "shards"}
     for part in ("train", "heldout"):
         with console.progress(f"Tokenizing {part}", unit="document") as bar:
+            path = source.data / f"{part}.jsonl"
             result[part] = write_shards(
                 context.stage.data / part,
-                texts(source.data / f"{part}.jsonl"),
+                partial(texts, path),
                 tokenizer,
+                source=hash_file(path),
                 on_documents=bar.advance,
             )
     console.say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def run(context: Context) -> dict[str, Any]:
     return {"kind": "tokenizer", "vocab_size": len(tokenizer), "bytes_per_token": total_bytes / tokens}
 
 
-def texts(path: Path) -> Iterator[str]:
-    """The documents that a clean stage wrote."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
+def texts(path: Path, first: int = 0) -> Iterator[str]:
+    """The documents that a clean stage wrote, from number `first` on."""
+    with path.open("rb") as file:
+        for line in islice(file, first, None):
             yield json.loads(line)["text"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from groundup.errors import UserError
 from groundup.store.files import read_json
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and reading shards needs none of it
+    from transformers import PreTrainedTokenizerFast
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -23,6 +24,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: there is none, or it cannot be used.
     """
+    from transformers import AutoTokenizer
+
     path = Path(path)
     if path.suffix == ".gguf" and path.is_file():
         return _with_digits_split(_load(path.parent, AutoTokenizer, gguf_file=path.name), path)
@@ -41,6 +44,8 @@ def _class_for(folder: Path) -> Any:
 
     AutoTokenizer would let the model's kind overrule that: for a qwen2 model it adds a normalizer and a token.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     config = folder / "tokenizer_config.json"
     named = read_json(config).get("tokenizer_class") if config.is_file() else None
     general = (
@@ -88,6 +93,8 @@ def _with_digits_split(tokenizer: PreTrainedTokenizerFast, gguf: Path) -> PreTra
 @contextmanager
 def _quiet() -> Iterator[None]:
     """transformers' advice is for programmers; errors still come as exceptions."""
+    from transformers.utils import logging
+
     before = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

@@ -2,25 +2,28 @@
 
 A folder holds `shards.json`, and of each shard `shard-00000.bin`, the token ids of whole documents one after the other,
 and `shard-00000.npy`, int64 [documents, 2]: where each document ends in the shard, and how many bytes of UTF-8 it has.
+While a folder is being built, `shards.json` lists the shards that are whole and says that it is not complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
+from groundup import console
 from groundup.errors import UserError
-from groundup.store.files import hash_file, publish_folder, read_json, write_json
+from groundup.store.atomic import explained, remove, sync_file
+from groundup.store.files import hash_file, read_json, write_json
+from groundup.tokenizer.encode import Encoder
 
 TOKENS_PER_SHARD = 2**26
-DOCUMENTS_AT_ONCE = 256
 INDEX_FILE = "shards.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,89 +33,119 @@ class Shard:
     name: str
     documents: int
     tokens: int
+    bytes: int
     bin_xxh3: str
     npy_xxh3: str
 
 
 def write_shards(
     folder: Path,
-    texts: Iterable[str],
+    texts: Callable[[int], Iterable[str]],
     tokenizer: Any,
     *,
+    source: str,
     tokens_per_shard: int = TOKENS_PER_SHARD,
     on_documents: Callable[[int], None] = lambda count: None,
 ) -> dict[str, int]:
-    """Tokenize documents into a new folder; returns its numbers of documents, tokens and bytes.
+    """Tokenize documents into a folder; returns its numbers of documents, tokens and bytes.
 
     Each begins with what the tokenizer adds (its BOS, if it has one) and ends with EOS. Text that looks like a special
-    token stays text. The folder is whole or absent. on_documents: told how many more are done.
+    token stays text. A folder that was begun from the same source, with the same tokenizer, goes on behind its last
+    whole shard and ends with the same bits; any other is replaced.
+
+    texts: gives the documents from number so-and-so on. source: whatever tells one source from another, as a hash of
+    its content. on_documents: told how many more are done, at once those of earlier shards.
     """
-    eos = tokenizer.eos_token_id
-    if eos is None:
-        raise UserError("The tokenizer has no end-of-text token.", fix="set its eos_token")
-    dtype = np.dtype("<u2") if len(tokenizer) <= 2**16 else np.dtype("<u4")
-    totals = {"documents": 0, "tokens": 0, "bytes": 0}
+    encoder = Encoder(tokenizer)
+    kept = {
+        "format": FORMAT,
+        "source": source,
+        "tokenizer": encoder.fingerprint,
+        "tokens_per_shard": tokens_per_shard,
+        "dtype": encoder.dtype.str,
+        "vocab_size": encoder.vocab_size,
+        "eos_token_id": encoder.eos,
+    }
+    with explained(folder, "Token shards could not be written."):
+        shards, complete = _begun(folder, kept)
+        done = sum(shard.documents for shard in shards)
+        if shards:
+            console.say(f"  going on after {len(shards)} whole shards of {done:,} documents")
+            on_documents(done)
+        writer = None
+        for batch, tokens in () if complete else encoder.batches(texts(done)):
+            for text, ids in zip(batch, tokens, strict=True):
+                writer = writer or _Writer(folder, len(shards))
+                writer.add(ids, len(text.encode("utf-8")))
+                if writer.tokens >= tokens_per_shard:
+                    shards.append(writer.finish())
+                    _describe(folder, kept, shards, complete=False)
+                    writer = None
+            on_documents(len(batch))
+        if writer:
+            shards.append(writer.finish())
+        return _describe(folder, kept, shards, complete=True)
 
-    def write(part: Path) -> None:
-        shards: list[Shard] = []
-        for tokens, sizes in _filled_shards(texts, tokenizer, eos, dtype, tokens_per_shard, on_documents):
-            shards.append(_write_shard(part, f"shard-{len(shards):05d}", tokens, sizes))
-            totals["documents"] += len(tokens)
-            totals["tokens"] += shards[-1].tokens
-            totals["bytes"] += sum(sizes)
-        described = {"dtype": dtype.str, "vocab_size": len(tokenizer), "eos_token_id": eos, **totals}
-        write_json(part / INDEX_FILE, described | {"shards": [asdict(shard) for shard in shards]})
 
-    publish_folder(folder, write)
+def _begun(folder: Path, kept: dict[str, Any]) -> tuple[list[Shard], bool]:
+    """The whole shards of an earlier build of the same thing, and whether that is all. Anything else is removed."""
+    described = read_json(folder / INDEX_FILE) if (folder / INDEX_FILE).is_file() else {}
+    if any(described.get(key) != value for key, value in kept.items()):
+        remove(folder)
+        folder.mkdir(parents=True)
+        _describe(folder, kept, [], complete=False)
+        return [], False
+    listed = [Shard(**shard) for shard in described["shards"]]
+    shards = []
+    for shard in listed:
+        if _damage(folder, shard):
+            break
+        shards.append(shard)
+    return shards, described["complete"] and len(shards) == len(listed)
+
+
+def _describe(folder: Path, kept: dict[str, Any], shards: list[Shard], *, complete: bool) -> dict[str, int]:
+    totals = {
+        name: sum(getattr(shard, name) for shard in shards) for name in ("documents", "tokens", "bytes")
+    }
+    listed = [asdict(shard) for shard in shards]
+    write_json(folder / INDEX_FILE, kept | {"complete": complete} | totals | {"shards": listed})
     return totals
 
 
-def _filled_shards(
-    texts: Iterable[str],
-    tokenizer: Any,
-    eos: int,
-    dtype: np.dtype[Any],
-    tokens_per_shard: int,
-    on_documents: Callable[[int], None],
-) -> Iterator[tuple[list[np.ndarray], list[int]]]:
-    """Tokens of each document, and bytes of each, gathered until a shard is full."""
-    core = tokenizer.backend_tokenizer
-    texts, held, sizes, count = iter(texts), [], [], 0
-    while batch := list(islice(texts, DOCUMENTS_AT_ONCE)):
-        with _special_tokens_as_text(core):
-            encodings = core.encode_batch_fast(batch)
-        for text, encoding in zip(batch, encodings, strict=True):
-            ids = encoding.ids if encoding.ids[-1:] == [eos] else [*encoding.ids, eos]
-            held.append(np.array(ids, dtype=dtype))
-            sizes.append(len(text.encode("utf-8")))
-            count += len(ids)
-            if count >= tokens_per_shard:
-                yield held, sizes
-                held, sizes, count = [], [], 0
-        on_documents(len(batch))
-    if held:
-        yield held, sizes
+class _Writer:
+    """One shard on its way to the disk; the tokens of a single document are in memory."""
 
+    def __init__(self, folder: Path, number: int) -> None:
+        self._stem = folder / f"shard-{number:05d}"
+        self._file = self._stem.with_suffix(".bin").open("wb")
+        self._hash = xxhash.xxh3_128()
+        self._ends: list[int] = []
+        self._sizes: list[int] = []
+        self.tokens = 0
 
-@contextmanager
-def _special_tokens_as_text(core: Any) -> Iterator[None]:
-    before = core.encode_special_tokens
-    core.encode_special_tokens = True
-    core.no_truncation()
-    core.no_padding()
-    try:
-        yield
-    finally:
-        core.encode_special_tokens = before
+    def add(self, ids: np.ndarray, size_bytes: int) -> None:
+        self._file.write(ids.data)
+        self._hash.update(ids.data)
+        self.tokens += len(ids)
+        self._ends.append(self.tokens)
+        self._sizes.append(size_bytes)
 
-
-def _write_shard(folder: Path, name: str, tokens: list[np.ndarray], sizes: list[int]) -> Shard:
-    binary, index = folder / f"{name}.bin", folder / f"{name}.npy"
-    joined = np.concatenate(tokens)
-    joined.tofile(binary)
-    ends = np.cumsum([len(ids) for ids in tokens])
-    np.save(index, np.stack([ends, np.array(sizes)], axis=1).astype("<i8"))
-    return Shard(name, len(tokens), len(joined), hash_file(binary), hash_file(index))
+    def finish(self) -> Shard:
+        """Bring it to the disk: only what is there may be listed."""
+        self._file.close()
+        index = self._stem.with_suffix(".npy")
+        np.save(index, np.stack([self._ends, self._sizes], axis=1).astype("<i8"))
+        for path in (self._stem.with_suffix(".bin"), index):
+            sync_file(path)
+        return Shard(
+            self._stem.name,
+            len(self._ends),
+            self.tokens,
+            sum(self._sizes),
+            self._hash.hexdigest(),
+            hash_file(index),
+        )
 
 
 class TokenShards:
@@ -122,18 +155,16 @@ class TokenShards:
         """Opens without reading tokens. UserError where a file is missing or has another size than it should."""
         self.folder = folder
         described = read_json(folder / INDEX_FILE)
+        if described.get("format") != FORMAT or not described["complete"]:
+            raise _damaged(folder, "they are not complete, or another version of Groundup made them")
         self.total_tokens: int = described["tokens"]
         self.vocab_size: int = described["vocab_size"]
         self.eos_token_id: int = described["eos_token_id"]
         self._dtype = np.dtype(described["dtype"])
         self._shards = [Shard(**shard) for shard in described["shards"]]
-        indices = [self._index(shard) for shard in self._shards]
-        self._maps = [self._map(shard) for shard in self._shards]
-        joined = np.concatenate([np.empty((0, 2), np.int64), *indices])
-        self.byte_counts = joined[:, 1]
-        """Bytes of UTF-8 of each document, int64."""
-        self._end = joined[:, 0]
         self._first = np.cumsum([0] + [shard.documents for shard in self._shards])
+        self._indices = [self._index(shard) for shard in self._shards]
+        self._maps = [self._map(shard) for shard in self._shards]
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -141,30 +172,42 @@ class TokenShards:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each document, int64, BOS and EOS included."""
-        starts = np.concatenate([[0], self._end[:-1]])
-        starts[self._first[:-1]] = 0
-        return self._end - starts
+        return np.concatenate(
+            [np.empty(0, np.int64), *(np.diff(index[:, 0], prepend=0) for index in self._indices)]
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of UTF-8 of all documents."""
+        return sum(shard.bytes for shard in self._shards)
 
     def document(self, number: int) -> np.ndarray:
         """Token ids of one document, BOS and EOS included: a read-only view into the file."""
         if not 0 <= number < len(self):
             raise IndexError(f"document {number} of {len(self)}")
         shard = int(np.searchsorted(self._first, number, side="right")) - 1
-        start = 0 if number == self._first[shard] else self._end[number - 1]
-        return self._maps[shard][start : self._end[number]]
+        ends, place = self._indices[shard][:, 0], number - int(self._first[shard])
+        return self._maps[shard][ends[place - 1] if place else 0 : ends[place]]
 
-    def verify(self) -> None:
-        """Reads everything. UserError where the content is no longer what was written."""
+    def size_bytes(self, number: int) -> int:
+        """Bytes of UTF-8 of one document."""
+        shard = int(np.searchsorted(self._first, number, side="right")) - 1
+        return int(self._indices[shard][number - int(self._first[shard]), 1])
+
+    def verify(self, on_tokens: Callable[[int], None] = lambda count: None) -> None:
+        """Reads everything. UserError where the content is no longer what was written.
+
+        on_tokens: told how many more are read.
+        """
         for shard in self._shards:
-            for ending, expected in (("bin", shard.bin_xxh3), ("npy", shard.npy_xxh3)):
-                path = self.folder / f"{shard.name}.{ending}"
-                if hash_file(path) != expected:
-                    raise _damaged(path, "its checksum differs")
+            if why := _damage(self.folder, shard):
+                raise _damaged(self.folder / f"{shard.name}.bin", why)
+            on_tokens(shard.tokens)
 
     def _index(self, shard: Shard) -> np.ndarray:
         path = self.folder / f"{shard.name}.npy"
         try:
-            index = np.load(path)
+            index = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         if index.shape != (shard.documents, 2):
@@ -174,11 +217,21 @@ class TokenShards:
     def _map(self, shard: Shard) -> np.ndarray:
         path = self.folder / f"{shard.name}.bin"
         size_bytes = path.stat().st_size if path.is_file() else 0
-        if size_bytes != shard.tokens * self._dtype.itemsize:
-            raise _damaged(
-                path, f"it has {size_bytes:,} bytes instead of {shard.tokens * self._dtype.itemsize:,}"
-            )
+        expected = shard.tokens * self._dtype.itemsize
+        if size_bytes != expected:
+            raise _damaged(path, f"it has {size_bytes:,} bytes instead of {expected:,}")
         return np.memmap(path, dtype=self._dtype, mode="r")
+
+
+def _damage(folder: Path, shard: Shard) -> str:
+    """What is wrong with a shard's files; empty if nothing."""
+    for ending, expected in (("bin", shard.bin_xxh3), ("npy", shard.npy_xxh3)):
+        path = folder / f"{shard.name}.{ending}"
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if hash_file(path) != expected:
+            return f"the checksum of {path.name} differs"
+    return ""
 
 
 def _damaged(path: Path, why: str) -> UserError:

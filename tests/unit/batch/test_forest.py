@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.batch import Chain, Record, Stream, pack_step, segment_tokens
+from groundup.batch import Chain, Record, pack_step, segment_tokens
 from groundup.errors import UserError
 
 
@@ -98,16 +98,3 @@ def test_every_layout_asks_the_model_the_same_questions(made, layout, row_tokens
     assert asked == expected
     assert all(len(row.token_T) <= row_tokens for row in rows)
     assert sum(len(row.token_T) for row in rows) == sum(segment_tokens(record, layout) for record in made)
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(9, 30), st.integers(0, 5))
-def test_a_stream_sees_each_record_once_an_epoch_in_an_order_of_its_own(sizes, batch, seed):
-    stream = Stream(np.array(sizes), batch, seed)
-    total = sum(sizes)
-    seen = np.concatenate([stream.records_of(step) for step in range(stream.steps_for(2) + 1)])
-    first, second = seen[: len(sizes)], seen[len(sizes) : 2 * len(sizes)]
-    assert sorted(first) == sorted(second) == list(range(len(sizes)))
-    again = Stream(np.array(sizes), batch, seed)
-    assert (again.records_of(1) == stream.records_of(1)).all()
-    assert stream.epoch_at(stream.steps_for(1)) >= 1.0 > stream.epoch_at(stream.steps_for(1) - 1)
-    assert stream.steps_for(1) == -(-total // batch)

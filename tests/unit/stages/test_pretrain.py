@@ -1,7 +1,10 @@
 """Documents cut to the context: nothing is predicted twice, and nothing is left out."""
 
+import copy
+
 import numpy as np
 import pytest
+from tokenizers import processors
 
 from groundup.stages.pretrain import Pieces
 from groundup.tokenizer import TokenShards, write_shards
@@ -9,10 +12,13 @@ from groundup.tokenizer import TokenShards, write_shards
 TEXTS = ["a", "question answer 12345", "", "la la la la 67890 " * 9, "system", "0123456789" * 4]
 
 
-@pytest.fixture
-def shards(tmp_path, tokenizer):
-    """Several small shards, so that documents of each are read."""
-    write_shards(tmp_path / "shards", TEXTS, tokenizer, tokens_per_shard=40)
+@pytest.fixture(params=["bos", "no bos"])
+def shards(request, tmp_path, tokenizer):
+    """Several small shards, so that documents of each are read. Without BOS an empty document predicts nothing."""
+    if request.param == "no bos":
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    write_shards(tmp_path / "shards", lambda first: TEXTS[first:], tokenizer, source="s", tokens_per_shard=40)
     return TokenShards(tmp_path / "shards")
 
 
