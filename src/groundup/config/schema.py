@@ -198,11 +198,25 @@ class CleanSettings(StageSettings):
 
 
 class TokenizerSettings(StageSettings):
-    """A byte-level BPE tokenizer from a clean stage's documents."""
+    """A tokenizer from a clean stage's documents."""
 
     kind: Literal["tokenizer"] = "tokenizer"
     from_: str = Field(alias="from", description="the clean stage")
-    vocab_size: int = Field(8192, ge=300, le=262144)
+    algorithm: Literal["bpe", "unigram", "sentencepiece_bpe"] = Field(
+        "bpe",
+        description="bpe: byte-level, as GPT-2's; the others are SentencePiece's, with bytes as fallback",
+    )
+    vocab_size: int = Field(8192, ge=300, le=262144, description="special tokens included")
+    chat_template: str | None = Field(
+        None, description="chatml, or a Jinja file; its <|tokens|> get a place in the vocabulary"
+    )
+    special_tokens: list[str] = Field(default_factory=list, description="further special tokens")
+    sample_bytes: PositiveInt = Field(
+        200_000_000, description="learn from about this much of the text, chosen by content"
+    )
+    compare_with: list[str] = Field(
+        default_factory=list, description="folders or hub names of tokenizers to compare on held-out text"
+    )
 
 
 class ShardsSettings(StageSettings):

@@ -13,6 +13,7 @@ from groundup.config.schema import (
     PretrainSettings,
     Recipe,
     ShardsSettings,
+    TokenizerSettings,
 )
 from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
 from groundup.errors import UserError
@@ -22,6 +23,7 @@ from groundup.stages.context import Context
 from groundup.stages.origin import origin_of
 from groundup.store import Stage
 from groundup.store.files import fingerprint, hash_inputs, read_json
+from groundup.tokenizer.template import template_text
 
 FORMAT = 3
 """Raised when a stage computes something else from the same input, so that older results are not reused."""
@@ -51,6 +53,8 @@ def references(settings: Any) -> list[str]:
     names = [getattr(settings, "from_", None)]  # a clean stage reads data alone
     if isinstance(settings, ShardsSettings):
         names.append(settings.tokenizer)
+    if isinstance(settings, TokenizerSettings):
+        names += settings.compare_with
     if isinstance(settings, PretrainSettings):
         names.append(settings.model)
     return [name for name in names if name]
@@ -83,13 +87,15 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
             if reference in recipe.stages:
                 continue
             try:
-                if isinstance(settings, ShardsSettings):
+                if isinstance(settings, (ShardsSettings, TokenizerSettings)):
                     resolve_tokenizer(reference)
                 else:
                     resolve_model(reference)
             except UserError as error:
                 error.where = error.where or f"stage {name}"
                 raise
+        if isinstance(settings, TokenizerSettings):
+            template_text(settings.chat_template)
         for key in ("data", "eval_data"):
             if isinstance(data := getattr(settings, key, None), DataSettings):
                 _read_first_rows(data, settings.kind)
@@ -114,6 +120,8 @@ def stage_fingerprint(context: Context) -> str:
     settings = context.settings
     inputs = [_content(context, name) for name in references(settings)]
     chat = context.recipe.chat
+    if isinstance(settings, TokenizerSettings):
+        inputs.append(fingerprint(template_text(settings.chat_template)))
     if isinstance(settings, EvalSettings) and (origin := origin_of(context)):
         # An evaluation reads every model of the chain, and the held-out rows of each.
         chain = [*stages_before(origin.recipe, origin.name), origin.name]
@@ -140,7 +148,7 @@ def stage_fingerprint(context: Context) -> str:
 def _content(context: Context, name: str) -> str:
     if name in context.recipe.stages:
         return _outputs_hash(context.run.stage(name))
-    if isinstance(context.settings, ShardsSettings):
+    if isinstance(context.settings, (ShardsSettings, TokenizerSettings)):
         return hash_inputs([resolve_tokenizer(name)])
     base, adapters = base_of(resolve_model(name))
     # An adapter names the folder of its base, so the model's place matters too.

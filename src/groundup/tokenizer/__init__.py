@@ -4,9 +4,9 @@ from typing import Any, TypeAlias
 
 from groundup.tokenizer.load import load_tokenizer
 from groundup.tokenizer.shards import TokenShards, write_shards
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.train import train_bpe, train_tokenizer
 
 Tokenizer: TypeAlias = Any
 """A transformers tokenizer: the class depends on the file, so only its common methods are used."""
 
-__all__ = ["TokenShards", "Tokenizer", "load_tokenizer", "train_bpe", "write_shards"]
+__all__ = ["TokenShards", "Tokenizer", "load_tokenizer", "train_bpe", "train_tokenizer", "write_shards"]

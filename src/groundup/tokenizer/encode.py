@@ -41,7 +41,7 @@ class Encoder:
         self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
         """Every id is smaller; more than the number of tokens where ids have holes."""
         self.dtype = np.dtype("<u2" if self.vocab_size <= 2**16 else "<u4")
-        self._core = _without_special_text(tokenizer.backend_tokenizer)
+        self._core = without_special_text(tokenizer.backend_tokenizer)
         self.fingerprint = fingerprint([self._core.to_str(), self.eos])
         """The same for tokenizers that give the same ids."""
 
@@ -53,7 +53,7 @@ class Encoder:
         with ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode") as pool:
             running: deque[tuple[list[str], Any]] = deque()
             try:
-                for batch in _batches(texts):
+                for batch in batches_of(texts):
                     running.append((batch, pool.submit(self._core.encode_batch_fast, batch)))
                     if len(running) > ENCODERS:
                         yield self._finished(*running.popleft())
@@ -70,7 +70,8 @@ class Encoder:
         return np.array(ids if ids[-1:] == [self.eos] else [*ids, self.eos], dtype=self.dtype)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in order, in lists of at most `BATCH_DOCUMENTS`, and few more characters than `BATCH_CHARACTERS`."""
     batch: list[str] = []
     characters = 0
     for text in texts:
@@ -83,7 +84,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _without_special_text(core: Core) -> Core:
+def without_special_text(core: Core) -> Core:
     """A copy that makes a special token of no text, neither by looking for its name nor by the model's own rules.
 
     Tokenizers that come from SentencePiece have their special tokens among the model's pieces, so `<s>` in a text could

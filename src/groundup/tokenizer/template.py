@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import jinja2
 from groundup.config.schema import ChatSettings
 from groundup.data.types import Message
 from groundup.errors import UserError
+
+SHIPPED = ("chatml",)
 
 
 class BadConversation(UserError):
@@ -78,13 +81,23 @@ class Template:
             ) from error
 
 
+def template_text(named: str | None) -> str | None:
+    """A chat template by the name of a shipped one, or by its path. UserError where it cannot be read."""
+    if named in SHIPPED:
+        return resources.files("groundup.tokenizer").joinpath(f"{named}.jinja").read_text(encoding="utf-8")
+    return _read(Path(named).expanduser()) if named else None
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            "The chat template cannot be read.", where=str(path), why=why, fix="check chat.chat_template"
+            "The chat template cannot be read.",
+            where=str(path),
+            why=why,
+            fix="check chat_template in the recipe",
         ) from error
 
 

@@ -219,3 +219,14 @@ def test_checking_reads_only_the_first_rows(context, stages, write):
     with pytest.raises(UserError, match="3 of 3 rows") as error:
         check_inputs(recipe, ["sft"])
     assert error.value.where.endswith("none.jsonl:1")
+
+
+def test_the_template_of_a_tokenizer(fingerprint, tmp_path):
+    path = tmp_path / "own.jinja"
+    path.write_text("one")
+    first = fingerprint("tokenizer", f"tokenizer.chat_template={path}")
+    path.write_text("two")
+    assert (
+        len({first, fingerprint("tokenizer"), fingerprint("tokenizer", f"tokenizer.chat_template={path}")})
+        == 3
+    )

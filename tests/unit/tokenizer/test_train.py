@@ -1,12 +1,16 @@
 """The trained tokenizer: exact, deterministic, and a plain Hugging Face one."""
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from groundup.config.schema import TokenizerSettings
 from groundup.errors import UserError
-from groundup.tokenizer import load_tokenizer, train_bpe
+from groundup.tokenizer import load_tokenizer, train_bpe, train_tokenizer
+from groundup.tokenizer.train import WORDS
 
 TEXTS = ["The quick brown fox, 1234 times.\n", "def f(x):\n\treturn x + 1\n", "你好，世界。"] * 20
 
@@ -59,6 +63,41 @@ def test_saved_and_loaded_it_is_the_same(trained, tmp_path, model_type):
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
-def test_no_text(texts):
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram", "sentencepiece_bpe"])
+def test_no_text(texts, algorithm):
     with pytest.raises(UserError, match="no text"):
-        train_bpe(texts, 350)
+        train_tokenizer(texts, TokenizerSettings(from_="c", algorithm=algorithm))
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram", "sentencepiece_bpe"])
+def test_special_tokens_and_template(algorithm, tmp_path):
+    asked = TokenizerSettings(
+        from_="c", algorithm=algorithm, vocab_size=400, chat_template="chatml", special_tokens=["<tool>"]
+    )
+    made = train_tokenizer(TEXTS, asked)
+    made.save(tmp_path)
+    assert (tmp_path / "tokenizer.model").exists() == (algorithm != "bpe")
+    for loaded in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        for token in ("<|bos|>", "<|eos|>", "<|pad|>", "<|im_start|>", "<|im_end|>", "<tool>"):
+            assert loaded.tokenize(f"a{token}b")[1] == token
+            assert loaded.convert_tokens_to_ids(token) in loaded.all_special_ids
+        assert len(loaded) == len(loaded.get_vocab()) == max(loaded.get_vocab().values()) + 1 <= 400
+        said = loaded.apply_chat_template(
+            [{"role": "user", "content": "The fox"}], tokenize=False, add_generation_prompt=True
+        )
+        assert said == "<|im_start|>user\nThe fox<|im_end|>\n<|im_start|>assistant\n"
+        assert loaded.init_kwargs["gguf"]["model"] == {"bpe": "gpt2", "unigram": "t5"}.get(algorithm, "llama")
+
+
+def test_a_template_that_cannot_be_used(tmp_path):
+    path = tmp_path / "never_ends.jinja"
+    path.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}")
+    with pytest.raises(UserError, match="end-of-turn"):
+        train_tokenizer(TEXTS, TokenizerSettings(from_="c", vocab_size=350, chat_template=str(path)))
+    with pytest.raises(UserError, match="cannot be read"):
+        train_tokenizer(TEXTS, TokenizerSettings(from_="c", chat_template=str(tmp_path / "missing.jinja")))
+
+
+def test_words_are_those_that_llama_cpp_calls_qwen2(groundup_data):
+    named = json.loads((groundup_data / "tokenizer/qwen3/tokenizer.json").read_text(encoding="utf-8"))
+    assert named["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] == WORDS
