@@ -186,6 +186,19 @@ class NearDuplicateSettings(Settings):
     shingle_words: int = Field(
         5, ge=1, le=32, description="words of a shingle; a Chinese character counts as a word"
     )
+    engine: Literal["embedded", "daft", "ray"] = Field(
+        "embedded",
+        description="embedded: this machine, nothing to install; daft: Daft on this machine; ray: Daft on Ray",
+    )
+    ray_address: str | None = Field(
+        None, description="an existing Ray cluster, ray://HOST:10001; default: a Ray of this machine"
+    )
+
+    @model_validator(mode="after")
+    def _address_is_for_ray(self) -> NearDuplicateSettings:
+        if self.ray_address and self.engine != "ray":
+            raise ValueError("ray_address is only for engine: ray")
+        return self
 
 
 class CleanSettings(StageSettings):

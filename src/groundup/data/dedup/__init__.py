@@ -39,6 +39,12 @@ def find_near_duplicates(
     comparison = Comparison(documents.absolute(), settings.shingle_words, settings.threshold)
     with explained(scratch, "The search for near duplicates could not read or write its files."):
         scratch.mkdir(parents=True, exist_ok=True)
-        from groundup.data.dedup.embedded import search
+        if settings.engine == "embedded":
+            from groundup.data.dedup.embedded import search
 
-        return search(comparison, scratch, processes or usable_cores(), on_documents)
+            return search(comparison, scratch, processes or usable_cores(), on_documents)
+        from groundup.data.dedup import on_daft
+
+        ray = settings.engine == "ray"
+        cores = processes or usable_cores()
+        return on_daft.search(comparison, scratch, cores, on_documents, ray, settings.ray_address)
