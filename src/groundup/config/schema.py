@@ -6,7 +6,7 @@ documentation show, so it is written once, here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -69,7 +69,11 @@ class ChatSettings(Settings):
 class DataSettings(Settings):
     """Where rows come from. In a recipe a plain path or a list of paths may stand for it."""
 
-    path: list[str] = Field(description="files, folders, globs, or builtin:NAME")
+    prefers: ClassVar[tuple[str, ...]] = ("train",)
+    """Which split is read where `split` names none and there are several."""
+
+    path: list[str] = Field(description="files, folders, globs, hub names, or builtin:NAME")
+    split: str | None = Field(None, description="which part of a folder or data set; default: train")
     subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
     layout: Layout | None = Field(None, description="how rows are laid out; default: recognised")
     columns: dict[str, str] = Field(
@@ -87,6 +91,12 @@ class DataSettings(Settings):
         if isinstance(value, dict) and isinstance(value.get("path"), str):
             return {**value, "path": [value["path"]]}
         return value
+
+
+class EvalDataSettings(DataSettings):
+    """Where held-out rows come from; of several splits the default is validation, then test."""
+
+    prefers: ClassVar[tuple[str, ...]] = ("validation", "test", "train")
 
 
 class LoraSettings(Settings):
@@ -263,7 +273,7 @@ class PostTrainSettings(StageSettings, TrainSettings):
 
     from_: str = Field(alias="from", description="the model: a stage, a folder, an adapter, or a hub name")
     data: DataSettings
-    eval_data: DataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
+    eval_data: EvalDataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
     holdout: Fraction = Field(0.05, description="share of data's rows held out, chosen by content")
     lora: LoraSettings | Literal[False] = Field(LoraSettings(), description="false: train all weights")
     max_length: PositiveInt = Field(1024, description="longer rows are dropped, and counted")
@@ -313,7 +323,7 @@ class EvalSettings(StageSettings):
 
     kind: Literal["eval"] = "eval"
     from_: str = Field(alias="from", description="the last model of the chain that is compared")
-    data: DataSettings | None = Field(
+    data: EvalDataSettings | None = Field(
         None, description="rows to evaluate on; default: what the chain's stages held out"
     )
     max_length: PositiveInt = 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class Ledger:
         """What was done to rows that were kept; not part of the balance."""
         self.recognised: dict[str, str] = {}
         """What each file with rows was taken for, and why; in words."""
+        self.splits: dict[str, str] = {}
+        """Which split of a folder or data set is read, and which others it has; in words."""
         self._file = quarantine
         self._first_bad: tuple[Origin, str] | None = None
         if quarantine:
@@ -66,7 +69,9 @@ class Ledger:
                 "reason": reason,
                 "row": row,
             }
-            append_jsonl(self._file, line)
+            append_jsonl(
+                self._file, json.loads(json.dumps(line, default=repr))
+            )  # a table's cells may be no JSON
 
     def recognise(self, path: str, recognised: Recognised) -> None:
         """What a file's rows are taken for."""
@@ -102,7 +107,20 @@ class Ledger:
             "quarantined": dict(self.quarantined),
             "notes": dict(self.notes),
             "recognised": dict(self.recognised),
+            "splits": dict(self.splits),
         }
+
+    def decisions(self) -> list[str]:
+        """A line a decision: splits, and what the rows were taken for; files taken for the same share a line."""
+        lines = [f"{name}: {said}" for name, said in self.splits.items()]
+        files: dict[str, list[str]] = {}
+        for path, said in self.recognised.items():
+            files.setdefault(said.split(": ", 1)[0], []).append(path)
+        for taken, paths in files.items():
+            evidence = self.recognised[paths[0]].split(": ", 1)[1]
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            lines.append(f"{Path(paths[0]).name}{more}: {taken}: {evidence}")
+        return lines
 
     def __str__(self) -> str:
         places = [f"{self.kept:,} kept"]

@@ -6,15 +6,22 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from groundup.data.types import Origin
 from groundup.errors import UserError
+
+if sys.version_info >= (3, 14):
+    zstd = import_module("compression.zstd")
+else:
+    from backports import zstd
 
 PACKINGS = (".gz", ".zst", ".bz2", ".xz")
 BLOCK_BYTES = 1 << 20
@@ -32,12 +39,10 @@ class RawRow:
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The file's content, unpacked. UserError where it cannot be read, also while it is being read."""
-    import zstandard
-
     try:
         with path.open("rb") as raw, _unpacked(raw, path.suffix.lower()) as file:
             yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:
         raise damaged(path, error) from error
     except OSError as error:
         if error.errno is None:  # bz2 says so of bad data
@@ -62,8 +67,5 @@ def _unpacked(raw: IO[bytes], suffix: str) -> Any:
     if suffix == ".xz":
         return io.BufferedReader(lzma.LZMAFile(raw), BLOCK_BYTES)
     if suffix == ".zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-        return io.BufferedReader(reader, BLOCK_BYTES)
+        return io.BufferedReader(zstd.ZstdFile(raw), BLOCK_BYTES)
     return raw

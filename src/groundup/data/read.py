@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from groundup.data.layouts import Kind, Record
 from groundup.data.ledger import Ledger
 from groundup.data.raw import RawRow
 from groundup.data.recognise import SAMPLE_ROWS, Recognised, check_columns, layout_of, recognise, renamed
+from groundup.data.splits import Choice
 from groundup.data.stdlib import read_python_docs
 from groundup.data.types import BadRow, Conversation, Document, Pair, Unwanted
 from groundup.errors import UserError
@@ -52,7 +53,7 @@ def _kept(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
 def recognise_first(spec: DataSettings, wanted: Kind | None = None) -> Recognised:
     """What the rows of the first file with rows are. Raises UserError."""
     for name in spec.path:
-        for path in _row_files(name, wanted):
+        for path in _row_files(name, spec, wanted).files:
             if rows := _sample(read_rows(path)):
                 return recognise(rows, spec, wanted)
     raise no_rows(", ".join(spec.path))
@@ -72,7 +73,11 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
     last = ledger.rows_in + spec.subset if spec.subset else None
     for name in spec.path:
         before = ledger.rows_in
-        for path in _files(name, kind):
+        choice = _files(name, spec, kind)
+        if choice.said:
+            ledger.splits[name] = choice.said
+        paths: list[Path | None] = [None] if name == PYTHON_DOCS else [*choice.files]
+        for path in paths:  # None is the standard library
             if last is not None and ledger.rows_in >= last:
                 break
             yield from _records(path, spec, ledger, kind, last)
@@ -85,23 +90,23 @@ def no_rows(name: str) -> UserError:
     return UserError("The data is empty.", where=name, fix="name a file with rows in it")
 
 
-def _files(name: str, kind: Kind) -> Sequence[Path | None]:
-    """The files to read; None is the standard library."""
+def _files(name: str, spec: DataSettings, kind: Kind) -> Choice:
     if kind != "documents":
-        return _row_files(name, kind)
-    return [None] if name == PYTHON_DOCS else files_of(name)
+        return _row_files(name, spec, kind)
+    return Choice([]) if name == PYTHON_DOCS else files_of(name, spec)
 
 
-def _row_files(name: str, wanted: Kind | None) -> list[Path]:
+def _row_files(name: str, spec: DataSettings, wanted: Kind | None) -> Choice:
     """The files with rows that a name means. UserError where there is only text."""
-    files = [] if name == PYTHON_DOCS else [p for p in files_of(name) if suffix_of(p) in ROW_SUFFIXES]
+    choice = Choice([]) if name == PYTHON_DOCS else files_of(name, spec)
+    files = [path for path in choice.files if suffix_of(path) in ROW_SUFFIXES]
     if not files and wanted != "documents":
         raise UserError(
             "There is plain text where rows are needed.",
             where=name,
             fix=f"name a file with rows: {' '.join(ROW_SUFFIXES)}",
         )
-    return files
+    return Choice(files, choice.said)
 
 
 def _records(

@@ -224,6 +224,8 @@ def _unusable(
         name = others.most_common(1)[0][0]
         kind = BY_NAME[name].kind
         remedy = _CLASSIFICATION if name == "classification" else _REMEDY.get((kind, wanted), "")
+        if kind == "prompts":
+            remedy = _suggestion(rows[0], wanted) or remedy
         if wanted == "documents":
             remedy += _text_column(rows[0], "; or say which column is the text: ")
         return UserError(
@@ -257,18 +259,23 @@ def _suggestion(row: Mapping[str, Any], wanted: Kind) -> str:
         return _text_column(row, "say in the recipe which column is the text: ")
     if wanted == "pairs" and {"chosen", "rejected"} <= row.keys():
         return "add a column with the prompt, or name it: columns: {prompt: its name}"
-    for layout in (one for one in LAYOUTS if one.kind == wanted):
-        mapped: dict[str, str] = {}
-        for name in layout.needs:
-            if name not in row:
-                theirs = next((other for other in _MEANS.get(name, ()) if other in row), None)
-                if theirs is None or theirs in mapped.values():
-                    break
-                mapped[name] = theirs
-        else:
-            line = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapped.items())
-            return f"say in the recipe which column is which, most likely columns: {{{line}}}"
-    return ""
+    ways = [way for layout in LAYOUTS if layout.kind == wanted and (way := _mapped(layout, row))]
+    if not ways:
+        return ""
+    line = ", ".join(f"{ours}: {theirs}" for ours, theirs in min(ways, key=len).items())
+    return f"say in the recipe which column is which, most likely columns: {{{line}}}"
+
+
+def _mapped(layout: Layout, row: Mapping[str, Any]) -> dict[str, str]:
+    """Which of the row's columns could be those that the layout needs under another name; empty where some are not."""
+    mapped: dict[str, str] = {}
+    for name in layout.needs:
+        if name not in row:
+            theirs = next((other for other in _MEANS.get(name, ()) if other in row), None)
+            if theirs is None or theirs in mapped.values() or theirs in layout.needs:
+                return {}
+            mapped[name] = theirs
+    return mapped
 
 
 def _text_column(row: Mapping[str, Any], before: str) -> str:

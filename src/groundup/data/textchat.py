@@ -11,7 +11,7 @@ from groundup.data.types import BadRow, Conversation, Message, Origin
 
 HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 """Anthropic's HH-RLHF (arXiv 2204.05862): every turn after a blank line."""
-GUANACO_TURN = re.compile(r"(?:^|\n|(?<=\s))### ?(Human|Assistant|System):")
+GUANACO_TURN = re.compile(r"### ?(Human|Assistant|System):")
 """openassistant-guanaco (QLoRA, arXiv 2305.14314)."""
 LLAMA2_TURN = re.compile(
     r"(?:<s>)?\s*\[INST\](.*?)\[/INST\](.*?)(?=</s>|(?:<s>)?\s*\[INST\]|\Z)(?:</s>)?", re.DOTALL

@@ -9,7 +9,11 @@ from groundup.errors import UserError
 from groundup.hub.download import Wanted, download
 from groundup.hub.names import find_local, looks_like_path, missing_path
 
-DATA_FILES = ["*.jsonl", "*.json", "*.txt", "*.md", "*.gz"]
+DATA_FILES = [
+    f"*{kind}{packing}"
+    for kind in (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md")
+    for packing in ("", ".gz", ".zst", ".bz2", ".xz")
+] + ["*.parquet", "*.arrow"]
 
 
 def resolve_data(name: str, relative_to: str | Path | None = None) -> list[Path]:

@@ -21,6 +21,8 @@ def run(context: Context) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     dropped: list[dict[str, str]] = []
     publish_folder(context.stage.data, lambda folder: _write(context, folder, ledger, counts, dropped))
+    for line in ledger.decisions():
+        console.say(f"  {line}")
     console.say(f"  {ledger}")
     return {"kind": "clean", "rows": ledger.as_dict(), **counts, "dropped": dropped}
 

@@ -37,6 +37,8 @@ def run(context: Context) -> dict[str, Any]:
     origin = origin_of(context)
     ledger = Ledger(context.stage.quarantine)
     conversations, pairs = heldout_items(context, origin, ledger)
+    for line in ledger.decisions() if context.settings.data is not None else []:
+        console.say(f"  {line}")
     models, answers = [], {}
     prompts: list[Prompt] | None = None
     tokens = REHEARSAL_TOKENS if context.rehearse else context.settings.sample_tokens

@@ -81,6 +81,8 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
             fix="add rows, raise max_length, raise holdout, or give eval_data",
         )
     write_text(stage.data / "heldout.jsonl", "".join(_line(as_row(item)) for item, _ in heldout))
+    for line in ledger.decisions():
+        console.say(f"  {line}")
     console.say(f"  {ledger}; {len(heldout)} of the kept rows are held out")
     return Rows(
         [Record(index, chains) for index, (_, chains) in enumerate(train)],

@@ -12,32 +12,36 @@ from groundup.data.files import files_of, read_rows
 from groundup.errors import UserError
 
 
+def named(name):
+    return files_of(str(name), DataSettings(path=[str(name)])).files
+
+
 def rows(path):
     return [(row.origin.line, row.problem or row.value) for row in read_rows(path)]
 
 
 def test_folders_globs_and_lists_in_order(tmp_path):
     (tmp_path / "b").mkdir()
-    for name in ("b/z.jsonl", "a.txt", "c.md.gz", "x.parquet", "q.JSON"):
+    for name in ("b/z.jsonl", "a.txt", "c.md.gz", "x.zip", "q.JSON"):
         (tmp_path / name).write_text("x")
-    names = [path.relative_to(tmp_path).as_posix() for path in files_of(str(tmp_path))]
+    names = [path.relative_to(tmp_path).as_posix() for path in named(tmp_path)]
     assert names == ["a.txt", "b/z.jsonl", "c.md.gz", "q.JSON"]
-    assert [path.name for path in files_of(str(tmp_path / "*.txt"))] == ["a.txt"]
+    assert [path.name for path in named(tmp_path / "*.txt")] == ["a.txt"]
     spec = DataSettings(path=[str(tmp_path / "b"), str(tmp_path / "a.txt")])
     assert [path.name for path in data_paths(spec)] == ["z.jsonl", "a.txt"]
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "table.parquet", "nothing*.txt"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "table.xlsx", "nothing*.txt"])
 def test_names_that_mean_nothing(tmp_path, name):
-    (tmp_path / "table.parquet").write_text("x")
+    (tmp_path / "table.xlsx").write_text("x")
     with pytest.raises(UserError) as caught:
-        files_of(str(tmp_path / name))
+        named(tmp_path / name)
     assert name in caught.value.render()
 
 
 def test_an_unknown_builtin_lists_the_known_ones():
     with pytest.raises(UserError) as caught:
-        files_of("builtin:nope")
+        named("builtin:nope")
     assert "builtin:python-docs" in caught.value.fix
 
 
