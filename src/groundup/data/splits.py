@@ -34,7 +34,9 @@ _FILE = re.compile(rf"(?:.*[-._])?(?P<last>{_WORD})$|(?P<first>{_WORD})[-._].*$"
 _TEXT = re.compile(rf"(?:\w+\.)?(?P<last>{_WORD})(?:\.\w+)?$")
 ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 """What `datasets` and LLaMA-Factory write beside the rows, about them."""
-_ABOUT_TEXT = re.compile(r"(readme|licen[cs]e|changelog|contributing)\b", re.IGNORECASE)
+_ABOUT_TEXT = re.compile(
+    r"(readme|licen[cs]e|changelog|contributing|source)(_\w+)?\.(md|txt)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
     if not folder and not spec.split:
         return Choice(files)
     root = os.path.commonpath([path.parent for path in files]) if files else ""
+    splits = {path: split_of(path, Path(root)) for path in files}
     found: dict[str, list[Path]] = {}
-    for path in files:
-        found.setdefault(split_of(path, Path(root)) or TRAIN, []).append(path)
+    for path, split in splits.items():
+        if split or not any(splits.values()) or not _is_text(path):  # beside splits, other text is about them
+            found.setdefault(split or TRAIN, []).append(path)
     if spec.split:
         chosen = WORDS.get(spec.split.lower(), spec.split)
         if chosen not in found:
@@ -71,7 +75,7 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
     elif len(found) < 2:
         chosen = next(iter(found), TRAIN)
         if chosen == TRAIN:
-            return Choice(files)
+            return Choice(found.get(TRAIN, []))
     else:
         chosen = _preferred(name, sorted(found), spec.prefers)
     others = ", ".join(sorted(set(found) - {chosen}))
@@ -88,12 +92,16 @@ def split_of(path: Path, root: Path) -> str | None:
         stem = shard["split"]
         if stem.lower() not in ("data", "part", "shard", "chunk"):
             return _known(stem)
-    text = any(suffix.lower() in (".txt", ".md") for suffix in path.suffixes[-2:])
+    text = _is_text(path)
     whole = path.name.rsplit(".", 1)[0] if text else stem
     if match := (_TEXT if text else _FILE).match(whole.lower()):
         return WORDS[next(word for word in match.groups() if word)]
     parts = path.parent.relative_to(root).parts if path.is_relative_to(root) else ()
     return next((WORDS[part.lower()] for part in reversed(parts) if part.lower() in WORDS), None)
+
+
+def _is_text(path: Path) -> bool:
+    return any(suffix.lower() in (".txt", ".md") for suffix in path.suffixes[-2:])
 
 
 def _known(split: str | None) -> str | None:
@@ -120,7 +128,7 @@ def _rows_of_datasets(files: Sequence[Path]) -> list[Path]:
     kept = []
     listed: dict[Path, set[str]] = {}
     for path in files:
-        if path.name in ABOUT or (path.suffix in (".md", ".txt") and _ABOUT_TEXT.match(path.name)):
+        if path.name in ABOUT or _ABOUT_TEXT.match(path.name):
             continue
         if path.suffix == ".arrow":
             if path.parent not in listed:

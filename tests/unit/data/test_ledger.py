@@ -36,6 +36,7 @@ def test_every_verdict_is_counted(tmp_path):
         "quarantined": {"empty answer": 1},
         "notes": {},
         "recognised": {},
+        "splits": {},
     }
     assert str(ledger) == "5 rows: 2 kept, 1 too short, 1 duplicates, 1 unusable (empty answer)"
 

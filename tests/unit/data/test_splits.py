@@ -72,7 +72,7 @@ def test_a_split_that_is_not_there(tmp_path):
 
 
 def test_the_only_split_is_read_and_said(tmp_path):
-    made(tmp_path, "a/test.jsonl", "b/test.jsonl")
+    made(tmp_path, "a/test.jsonl", "b/test.jsonl", "notes.txt")
     ledger = Ledger()
     assert len(read_conversations(DataSettings(path=[str(tmp_path)]), ledger)) == 2
     assert ledger.splits == {str(tmp_path): "split test"}
@@ -88,7 +88,7 @@ def test_several_and_none_preferred(tmp_path):
 
 
 def test_what_is_about_the_rows_is_not_read(tmp_path):
-    made(tmp_path, "rows.jsonl", "README.md", "LICENSE.md", "dataset_info.json", "book.md")
+    made(tmp_path, "rows.jsonl", "README.md", "LICENSE.md", "SOURCE.txt", "dataset_info.json", "book.md")
     assert chosen(tmp_path) == ["book.md", "rows.jsonl"]
 
 
