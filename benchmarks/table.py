@@ -42,8 +42,8 @@ def memory(work: str, peer: str, settings: str, unit: str, ours: float, theirs: 
     )
 
 
-def failed(work: str, peer: str, settings: str, error: str) -> Row:
-    return Row(work, peer, settings, "tokens/s", error=error)
+def failed(work: str, peer: str, settings: str, error: str, unit: str = "tokens/s") -> Row:
+    return Row(work, peer, settings, unit, error=error)
 
 
 def median(values: Sequence[float]) -> float:
