@@ -2,7 +2,8 @@
 
     python benchmarks/data_recall.py [--megabytes 3] [--data FOLDER]
 
-True pairs are those at or over the threshold. Recall: the share of them whose documents the search put into one cluster.
+True pairs are those at or over the threshold. Recall: the share of them that the search put into one
+cluster.
 Precision: of the pairs inside of clusters, the share that brute force joins too, directly or by a chain of true pairs.
 """
 
