@@ -68,13 +68,13 @@ def train(
         while state.step < total_steps:
             began = time.perf_counter()
             rows = [row.to(device) for row in rows_of(state.step)]
+            loading = time.perf_counter() - began
             rate = learning_rate_at(state.step, total_steps, settings)
             metrics = [backward(model, objective, row) for row in rows]
             grad_norm = update(model, optimizer, rate, settings.max_grad_norm)
             tokens, seconds = sum(row.sequence_tokens for row in rows), time.perf_counter() - began
             if math.isfinite(grad_norm):
-                rates = {"grad_norm": (grad_norm, 1.0), "tokens_per_second": (float(tokens), seconds)}
-                state.window = total([state.window, *metrics, rates])
+                state.window = total([state.window, *metrics, of_step(grad_norm, tokens, loading, seconds)])
             else:
                 count_skipped(state, stage, total_steps)
             state.step += 1
@@ -118,6 +118,15 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return grad_norm
+
+
+def of_step(grad_norm: float, tokens: int, loading: float, seconds: float) -> Metrics:
+    """What is logged of a step besides its objective's metrics. loading: seconds that its rows took."""
+    return {
+        "grad_norm": (grad_norm, 1.0),
+        "tokens_per_second": (float(tokens), seconds),
+        "loading_share": (loading, seconds),
+    }
 
 
 def count_skipped(state: State, stage: Stage, total_steps: int) -> None:

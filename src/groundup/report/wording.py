@@ -35,6 +35,7 @@ METRICS = {
     "learning_rate": Metric("Learning rate"),
     "grad_norm": Metric("Gradient norm"),
     "tokens_per_second": Metric("Tokens a second"),
+    "loading_share": Metric("Share of a step spent on making its rows", form="percent"),
 }
 
 

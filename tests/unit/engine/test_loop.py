@@ -18,7 +18,7 @@ from groundup.store.files import read_jsonl
 
 STILL = 1e-30
 """A learning rate that moves nothing."""
-TIMES = ("elapsed_seconds", "tokens_per_second")
+TIMES = ("elapsed_seconds", "tokens_per_second", "loading_share")
 
 
 def timeless(stage):
@@ -114,7 +114,7 @@ def test_preference_curves_have_trls_names(toy):
     }
     assert all(names <= line.keys() for line in read_jsonl(toy.stage.metrics) if "loss" in line)
     events = EventAccumulator(str(toy.stage.tensorboard)).Reload()
-    assert set(events.Tags()["scalars"]) == names | {"eval_loss", "tokens_per_second"}
+    assert set(events.Tags()["scalars"]) == names | {"eval_loss", "tokens_per_second", "loading_share"}
     assert [event.step for event in events.Scalars("rewards/margins")] == [2, 4]
     assert [event.step for event in events.Scalars("eval_loss")] == [0, 4]
     logged = [line["loss"] for line in read_jsonl(toy.stage.metrics) if "loss" in line]
