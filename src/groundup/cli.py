@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from groundup import __version__, console, shell
+from groundup.data_verbs import data
 from groundup.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def cli() -> None:
       groundup run demo          everything once, in some minutes
       groundup chat runs/demo    talk to the result
     """
+
+
+cli.add_command(data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -35,6 +35,23 @@ def say(text: str = "") -> None:
     """A line for people on stdout, above a moving bar if there is one."""
     _log(logging.INFO, text)
     _print(text, sys.stdout, style="")
+
+
+def say_styled(pieces: Sequence[tuple[str, str]]) -> None:
+    """A line of pieces, each with rich's name of a style; plain text in a pipe."""
+    text = "".join(piece for piece, _ in pieces)
+    if not colored():
+        say(text)
+        return
+    from rich.text import Text
+
+    _log(logging.INFO, text)
+    _rich_console(sys.stdout).print(Text.assemble(*pieces), soft_wrap=True)
+
+
+def colored() -> bool:
+    """Whether lines on stdout may have color."""
+    return _colored(sys.stdout)
 
 
 def warn(text: str) -> None:

@@ -17,7 +17,7 @@ from groundup.errors import UserError
 SECTIONS = {
     "Start here": ("run", "recipes", "init", "doctor", "plan"),
     "One stage, without a recipe": ("pretrain", "sft", "dpo", "merge", "eval"),
-    "Look and use": ("report", "chat"),
+    "Look and use": ("data", "report", "chat"),
 }
 STORAGE_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -46,7 +46,7 @@ class Verbs(click.Group):
 
 
 def run(verbs: click.Group, argv: Sequence[str] | None = None) -> int:
-    """Run a verb. Returns the exit code: 0 done, 1 a bug, 2 something to put right, 130 interrupted."""
+    """Run a verb. Returns the exit code: 0 done, 1 a bug or the verb's verdict, 2 something to put right, 130 stopped."""
     console.prepare_streams()
     # Libraries' own bars would tear ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

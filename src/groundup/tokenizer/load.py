@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,4 +103,5 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-        logging.enable_progress_bar()
+        if not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):  # it would warn that it must not
+            logging.enable_progress_bar()
