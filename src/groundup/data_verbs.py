@@ -31,6 +31,7 @@ def data() -> None:
     metavar="OURS=THEIRS",
     help="Which column of the file is which; repeatable.",
 )
+@click.option("--split", metavar="S", help="Which part of a folder or data set.  [default: train]")
 @click.option("--layout", metavar="NAME", help="What the rows are, if that is not clear.")
 @click.option("--chat-template", metavar="FILE", help="A Jinja template in place of the model's own.")
 @click.option(
@@ -49,6 +50,7 @@ def inspect(
     max_length: int | None,
     subset: int,
     columns: tuple[str, ...],
+    split: str | None,
     layout: str | None,
     chat_template: str | None,
     rows: int,
@@ -79,6 +81,7 @@ def inspect(
         max_length=max_length,
         subset=subset,
         columns=mapped,
+        split=split,
         layout=layout,
         chat_template=chat_template,
         rows=rows,

@@ -46,7 +46,7 @@ class Verbs(click.Group):
 
 
 def run(verbs: click.Group, argv: Sequence[str] | None = None) -> int:
-    """Run a verb. Returns the exit code: 0 done, 1 a bug or the verb's verdict, 2 something to put right, 130 stopped."""
+    """Run a verb. Returns the exit code: 0 done, 1 a bug or a bad verdict, 2 something to put right, 130 stopped."""
     console.prepare_streams()
     # Libraries' own bars would tear ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

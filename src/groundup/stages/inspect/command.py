@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -11,8 +12,8 @@ from typing import Any
 from groundup import console
 from groundup.config.schema import ChatSettings, DataSettings, PretrainSettings, SftSettings
 from groundup.data import recognise_first
-from groundup.data.files import ROW_SUFFIXES, files_of, suffix_of
-from groundup.data.layouts import Kind, Record
+from groundup.data.files import PYTHON_DOCS, ROW_SUFFIXES, files_of, suffix_of
+from groundup.data.layouts import BY_NAME, Kind, Record
 from groundup.data.read import read_records
 from groundup.data.survey import LookingLedger, Survey
 from groundup.errors import UserError
@@ -35,6 +36,7 @@ def inspect_data(
     subset: int = 2000,
     columns: Mapping[str, str] | None = None,
     layout: str | None = None,
+    split: str | None = None,
     chat_template: str | None = None,
     rows: int = 2,
     as_json: bool = False,
@@ -44,7 +46,17 @@ def inspect_data(
     subset: rows that are tokenized, 0 for all. rows: how many are shown as the model reads them. Raises UserError for
     files and models that cannot be read at all.
     """
-    spec = DataSettings(path=list(paths), columns=dict(columns or {}), layout=layout)
+    if layout and layout not in BY_NAME:
+        near = difflib.get_close_matches(layout, BY_NAME, 1)
+        fix = f"did you mean {near[0]}?" if near else f"take one of {', '.join(BY_NAME)}"
+        raise UserError(f"There is no layout {layout}.", where="--layout", fix=fix)
+    named: Any = {
+        "path": list(paths),
+        "columns": dict(columns or {}),
+        "layout": layout or None,
+        "split": split,
+    }
+    spec = DataSettings.model_validate(named)
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         summary = examine(spec, model, max_length, subset, chat_template, rows)
     if as_json:
@@ -91,7 +103,11 @@ def examine(
 
 def _kind(spec: DataSettings) -> Kind:
     """What the rows are; plain text is documents."""
-    names = [n for n in spec.path if any(suffix_of(file) in ROW_SUFFIXES for file in files_of(n))]
+    names = [
+        name
+        for name in spec.path
+        if name != PYTHON_DOCS and any(suffix_of(file) in ROW_SUFFIXES for file in files_of(name, spec).files)
+    ]
     return recognise_first(spec.model_copy(update={"path": names})).kind if names else "documents"
 
 

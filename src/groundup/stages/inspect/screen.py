@@ -82,6 +82,8 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{ledger['in']:,} read = {ledger['kept']:,} kept + {filtered:,} filtered"
         f" + {ledger['deduplicated']:,} duplicates + {unusable:,} unusable",
     )
+    for said in summary["splits"].values():
+        yield "", said
     if summary["roles"]:
         roles = ", ".join(f"{name} {count:,}" for name, count in summary["roles"].items())
         turns = [int(number) for number in summary["answers_per_row"]]

@@ -34,6 +34,7 @@ def summarize(
             {"path": path, "layout": found.layout, "kind": found.kind, "evidence": found.evidence}
             for path, found in looked.ledger.layouts.items()
         ],
+        "splits": dict(looked.ledger.splits),
         "ledger": {key: ledger[key] for key in ("in", "kept", "filtered", "deduplicated", "quarantined")},
         "duplicates": {"rows": len(survey.copies()), "prompts": len(survey.asked_again())},
         "roles": dict(survey.roles),
@@ -94,7 +95,8 @@ def _length(looked: Looked) -> dict[str, Any]:
 
 def _histogram(values: np.ndarray) -> list[dict[str, int]]:
     """Rows in buckets that double: from, to (inclusive), rows."""
-    buckets, start, end = [], 0, FIRST_BUCKET
+    buckets: list[dict[str, int]] = []
+    start, end = 0, FIRST_BUCKET
     while len(values) and start <= values.max():
         rows = int(((values >= start) & (values <= end)).sum())
         if rows or buckets:
