@@ -117,7 +117,8 @@ def _records(
         for row in _texts(path, ledger):
             if last is not None and ledger.rows_in >= last:
                 return
-            yield from _parsed(row, None, spec, ledger)
+            if record := _parsed(row, None, spec, ledger):
+                yield record
         return
     rows = read_rows(path)
     recognised: Recognised | None = None
@@ -130,7 +131,8 @@ def _records(
         for row in rest:
             if last is not None and ledger.rows_in >= last:
                 return
-            yield from _parsed(row, recognised, spec, ledger)
+            if record := _parsed(row, recognised, spec, ledger):
+                yield record
 
 
 def _texts(path: Path | None, ledger: Ledger) -> Iterator[RawRow]:
@@ -143,19 +145,16 @@ def _texts(path: Path | None, ledger: Ledger) -> Iterator[RawRow]:
     return text_pieces(path, note)
 
 
-def _parsed(
-    row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger
-) -> Iterator[Record]:
-    """The row's record, or none and a verdict in the ledger. Plain text has no layout."""
+def _parsed(row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger) -> Record | None:
+    """The row's record, or None and a verdict in the ledger. Plain text has no layout."""
     ledger.enter()
     try:
-        record = _parse(row, recognised, spec)
+        return _parse(row, recognised, spec)
     except Unwanted as reason:
         ledger.filter(str(reason))
     except BadRow as error:
         ledger.quarantine(row.origin, str(error), row.value)
-    else:
-        yield record
+    return None
 
 
 def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Record:
@@ -165,7 +164,7 @@ def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Re
         raise BadRow("not a JSON object")
     if recognised is None:
         return parse_text(row.value, row.origin)
-    values = renamed(row.value, spec.columns)
+    values = renamed(row.value, spec.columns) if spec.columns else row.value
     return layout_of(values, recognised).parse(values, row.origin)
 
 

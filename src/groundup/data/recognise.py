@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from groundup.config.schema import DataSettings
@@ -79,7 +80,7 @@ class Recognised:
     evidence: str
     columns: tuple[str, ...]
 
-    @property
+    @cached_property
     def layouts(self) -> tuple[Layout, ...]:
         return tuple(BY_NAME[name] for name in self.layout.split(JOIN))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +14,6 @@ from groundup.errors import UserError
 BATCH_ROWS = 1024
 BOM = b"\xef\xbb\xbf"
 LONGEST_CELL = 2**31 - 1  # the module's own limit is 131,072 characters; a long is no larger on Windows
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 class _Lines:
@@ -27,10 +25,15 @@ class _Lines:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.line, self.byte = 0, 0
+        self.bad = False  # since the last look at it
 
     def __iter__(self) -> Iterator[str]:
         for line in self.file:
-            text = (line.removeprefix(BOM) if self.line == 0 else line).decode("utf-8", "surrogateescape")
+            said = line.removeprefix(BOM) if self.line == 0 else line
+            try:
+                text = said.decode()
+            except UnicodeDecodeError:
+                text, self.bad = said.decode("utf-8", "surrogateescape"), True
             self.line += 1
             self.byte += len(line)
             yield text
@@ -50,6 +53,12 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
         if delimiter not in first:
             delimiter = next((mark for mark in ";\t" if mark in first), delimiter)
         header = _header(path, first, taken, delimiter, lines)
+        if lines.bad:
+            raise UserError(
+                "The first line is not valid UTF-8.",
+                where=f"{path}:{lines.line}",
+                fix="save the file as UTF-8",
+            )
         reader = csv.reader(taken, delimiter=delimiter, strict=True)
         while True:
             origin = Origin(str(path), lines.line + 1, lines.byte)
@@ -61,10 +70,12 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
                 if "end of data" in str(error):
                     raise _unended(origin) from error
                 yield RawRow(origin, "", f"not valid CSV: {error}")
+                lines.bad = False
                 reader = csv.reader(taken, delimiter=delimiter, strict=True)
                 continue
             if cells:
-                yield _row(origin, header, cells)
+                yield _row(origin, header, cells, lines.bad)
+            lines.bad = False
 
 
 def _header(path: Path, first: str, taken: Iterator[str], delimiter: str, lines: _Lines) -> list[str]:
@@ -92,8 +103,8 @@ def _put_back(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _row(origin: Origin, header: list[str], cells: list[str]) -> RawRow:
-    if any(_NO_UTF8.search(cell) for cell in cells):
+def _row(origin: Origin, header: list[str], cells: list[str], bad: bool) -> RawRow:
+    if bad:
         text = ",".join(cells).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return RawRow(origin, text, "not valid UTF-8")
     if len(cells) != len(header):

@@ -113,6 +113,8 @@ def _score(tokenizer: Any, text: str, spans: list[Span]) -> Rendered:
     scored[:1] = False  # nothing stands before the first token, so nothing predicts it
     if not spans:
         return Rendered(token, scored, text)
+    if not scored.any():
+        raise BadConversation("the loss sees no token")
     kept = int(np.flatnonzero(scored)[-1]) + 1
     return Rendered(token[:kept], scored[:kept], text[: spans[-1].end])
 

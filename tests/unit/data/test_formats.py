@@ -114,10 +114,12 @@ def test_a_table_keeps_lines_and_sets_bad_rows_aside(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("text", "line"), [('a,b\n1,2\n3,"4\n5,6\n', 3), ("a,a\n1,2\n", 1)])
+@pytest.mark.parametrize(
+    ("text", "line"), [('a,b\n1,2\n3,"4\n5,6\n', 3), ("a,a\n1,2\n", 1), ("\udcff,a\n1,2\n", 1)]
+)
 def test_a_table_that_cannot_be_cut_into_rows(tmp_path, text, line):
     path = tmp_path / "a.csv"
-    path.write_text(text)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError) as caught:
         list(read_rows(path))
     assert caught.value.where == f"{path}:{line}"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from groundup.config.schema import ChatSettings
 from groundup.data import Message, Origin, Pair
 from groundup.errors import UserError
-from groundup.tokenizer.chat import BadConversation, render, render_pair, render_prompt, stop_tokens
+from groundup.tokenizer.chat import BadConversation, _score, render, render_pair, render_prompt, stop_tokens
+from groundup.tokenizer.spans import Span
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -236,3 +237,11 @@ def test_an_answer_that_begins_the_text_is_learned_from_its_second_token(tokeniz
         rendered = render(tokenizer, messages, CHAT)
         assert tokenizer.decode(rendered.token) == rendered.text and rendered.text.startswith("hello")
         assert not rendered.scored[0] and rendered.scored[1]
+
+
+def test_a_conversation_of_which_the_loss_sees_nothing_is_refused():
+    def whole(text, **_):  # a tokenizer that makes one token of all
+        return {"input_ids": [7], "offset_mapping": [(0, len(text))]}
+
+    with pytest.raises(BadConversation, match="sees no token"):
+        _score(whole, "question answer", [Span(9, 15, 15)])
