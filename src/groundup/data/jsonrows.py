@@ -91,6 +91,7 @@ class _ListReader:
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self.file = path, file
         self.decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self.raw_decode = json.JSONDecoder().raw_decode
         self.text = ""
         self.at = 0  # in text
         self.line, self.byte = 1, 0  # of `at`, in the file
@@ -122,7 +123,7 @@ class _ListReader:
         """The value that begins here, and where it ends; more of the file is read until it is whole."""
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self.text, self.at)
+                value, end = self.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_END
                 if self.ended or not cut:
