@@ -7,7 +7,12 @@ import click
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
-    """Look at data before training on it."""
+    """Look at data before training on it.
+
+    \b
+    Example:
+      groundup data inspect chats.jsonl --model runs/base
+    """
 
 
 @data.command()
