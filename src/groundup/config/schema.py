@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+from groundup.config.training import ArchitectureSettings, Fraction, LoraSettings, Settings, TrainSettings
+
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -46,12 +45,6 @@ Layout = Literal[
     "prompt",
 ]
 """How rows can be laid out: `groundup.data.layouts` says what each is."""
-
-
-class Settings(BaseModel):
-    """Strict and frozen: an unknown key or a wrong type is an error, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class ChatSettings(Settings):
@@ -99,85 +92,6 @@ class EvalDataSettings(DataSettings):
     prefers: ClassVar[tuple[str, ...]] = ("validation", "test", "train")
 
 
-class LoraSettings(Settings):
-    """Low-rank adapters, in PEFT's words."""
-
-    r: PositiveInt = 16
-    lora_alpha: PositiveFloat = 32.0
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    use_rslora: bool = False
-
-    @property
-    def scaling(self) -> float:
-        """Factor on B·A (LoRA, arXiv 2106.09685; rsLoRA, arXiv 2312.03732)."""
-        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
-
-
-class ArchitectureSettings(Settings):
-    """The shape of a model trained from scratch, in the words of a Hugging Face `config.json`."""
-
-    model_type: Literal["llama", "qwen2", "qwen3", "mistral"] = "llama"
-    hidden_size: PositiveInt = 256
-    intermediate_size: PositiveInt = 704
-    num_hidden_layers: PositiveInt = 6
-    num_attention_heads: PositiveInt = 4
-    num_key_value_heads: PositiveInt = 2
-    head_dim: PositiveInt | None = Field(None, description="default: hidden_size / num_attention_heads")
-    rope_theta: PositiveFloat = 10000.0
-    rms_norm_eps: PositiveFloat = 1e-5
-    tie_word_embeddings: bool = True
-    initializer_range: PositiveFloat = 0.02
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> ArchitectureSettings:
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
-                f"num_key_value_heads ({self.num_key_value_heads})"
-            )
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of "
-                f"num_attention_heads ({self.num_attention_heads}), or head_dim must be given"
-            )
-        return self
-
-
-class TrainSettings(Settings):
-    """What every training stage shares."""
-
-    learning_rate: PositiveFloat = 2e-4
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: Fraction = 0.03
-    num_train_epochs: PositiveFloat = Field(
-        1.0, description="passes over the rows, unless max_steps or max_minutes end it"
-    )
-    max_steps: int = Field(0, ge=0, description="optimizer steps; 0: as many as the epochs need")
-    max_minutes: float = Field(
-        0.0, ge=0.0, description="frozen into a number of steps after measuring a few; 0: no limit"
-    )
-    optim: Literal["adamw_torch", "muon"] = Field(
-        "adamw_torch", description="muon: for the decoder's whole matrices, and AdamW for the rest"
-    )
-    weight_decay: float = Field(0.0, ge=0.0)
-    adam_beta1: Fraction = 0.9
-    adam_beta2: Fraction = 0.999
-    max_grad_norm: PositiveFloat = 1.0
-    logging_steps: PositiveInt = 5
-    eval_steps: int = Field(
-        0, ge=0, description="evaluate on held-out rows every so many steps; 0: only before and after"
-    )
-    save_steps: PositiveInt = 100
-    save_total_limit: PositiveInt = 2
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="compute dtype; auto: the faster one, measured"
-    )
-    gradient_checkpointing: Literal["auto"] | bool = Field(
-        "auto",
-        description="compute activations again in the backward instead of keeping them; auto: where memory is short",
-    )
-
-
 class StageSettings(Settings):
     """What every stage has."""
 
@@ -211,13 +125,63 @@ class NearDuplicateSettings(Settings):
         return self
 
 
+class SourceSettings(DataSettings):
+    """One source of a mixture."""
+
+    weight: PositiveFloat = Field(
+        1.0, description="its share of the bytes, against the other sources' weights"
+    )
+
+
 class CleanSettings(StageSettings):
     """Raw text to clean, deduplicated documents with a held-out part."""
 
     kind: Literal["clean"] = "clean"
-    data: DataSettings
+    data: DataSettings | None = Field(None, description="needed, unless there is a mix")
+    mix: list[SourceSettings] = Field(
+        default_factory=list,
+        description="sources with weights in place of data: [{path: books, weight: 3}, {path: web, weight: 1}]",
+    )
+    mix_repeat: PositiveInt = Field(
+        1, description="how often a source may be used to reach its share; what exceeds its share is left out"
+    )
     holdout: Share = Field(0.05, description="share of documents held out, chosen by content")
     min_chars: int = Field(50, ge=0, description="shorter documents are dropped, and counted")
+    html: Literal["auto"] | bool = Field(
+        "auto",
+        description="take the text out of HTML; auto: of documents that begin with <!doctype html> or <html>",
+    )
+    language: list[str] = Field(
+        default_factory=list, description="keep only these, for example [en, zh]; empty: all"
+    )
+    filters: list[Literal["gopher", "gopher_repetition", "c4", "fineweb"]] = Field(
+        default_factory=list,
+        description="quality rules, applied in this order; made for web pages, so off by default",
+    )
+    decontaminate: list[str] = Field(
+        default_factory=list,
+        description="evaluation files or names: documents that share 13 words in a row with them are dropped",
+    )
+    near_duplicates: Literal[False] | NearDuplicateSettings = Field(
+        False, description="of documents that are almost the same keep one: {threshold: 0.8}"
+    )
+    pii: bool = Field(
+        False, description="mask e-mail addresses, public IP addresses, phone numbers that begin with +"
+    )
+    workers: int = Field(0, ge=0, description="processes that clean; 0: as many as fit the machine")
+
+    @property
+    def sources(self) -> list[DataSettings]:
+        """What is read: the sources of the mixture, or `data` alone."""
+        return [self.data] if self.data else list(self.mix)
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> CleanSettings:
+        if (self.data is None) == (not self.mix):
+            raise ValueError("name what to read: either `data`, or `mix` with several sources")
+        if self.mix_repeat != 1 and not self.mix:
+            raise ValueError("mix_repeat does nothing without `mix`")
+        return self
 
 
 class TokenizerSettings(StageSettings):

@@ -8,6 +8,7 @@ from typing import Any
 
 from groundup.config.schema import (
     ChatSettings,
+    CleanSettings,
     DataSettings,
     EvalSettings,
     PretrainSettings,
@@ -16,6 +17,8 @@ from groundup.config.schema import (
     TokenizerSettings,
 )
 from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
+from groundup.data.decontaminate import evaluation_files, read_contamination
+from groundup.data.language import check_languages
 from groundup.errors import UserError
 from groundup.hub import resolve_model, resolve_tokenizer
 from groundup.infer.load import base_of
@@ -32,17 +35,18 @@ FIRST_ROWS = 100
 
 _NOT_HASHED: dict[str, Any] = {
     **dict.fromkeys(
-        ("logging_steps", "save_steps", "save_total_limit"), True
-    ),  # only what is told on the way
+        ("logging_steps", "save_steps", "save_total_limit", "workers"), True
+    ),  # only how it is done, and what is told on the way
     **dict.fromkeys(
         ("from_", "tokenizer", "model"), True
     ),  # their content is hashed, however they are spelled
     **{key: {"path"} for key in ("data", "eval_data")},
+    "mix": {"__all__": {"path"}},
 }
 """Settings that do not change the result by themselves."""
 
 _DRAWS = ("pretrain", "sft", "dpo")
-"""Kinds of stages that draw random numbers: only they depend on the seed."""
+"""Kinds of stages that draw random numbers: only they depend on the seed, and a clean stage that mixes."""
 
 _CHATS = ("sft", "dpo", "eval")
 """Kinds of stages that render conversations."""
@@ -96,9 +100,19 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
                 raise
         if isinstance(settings, TokenizerSettings):
             template_text(settings.chat_template)
-        for key in ("data", "eval_data"):
-            if isinstance(data := getattr(settings, key, None), DataSettings):
-                _read_first_rows(data, settings.kind)
+        for data in _data_of(settings):
+            _read_first_rows(data, settings.kind)
+        if isinstance(settings, CleanSettings):
+            check_languages(settings.language, f"stages.{name}.language")
+            read_contamination(settings.decontaminate)
+
+
+def _data_of(settings: Any) -> list[DataSettings]:
+    """All data that the settings name."""
+    if isinstance(settings, CleanSettings):
+        return settings.sources
+    found = [getattr(settings, key, None) for key in ("data", "eval_data")]
+    return [data for data in found if isinstance(data, DataSettings)]
 
 
 def _read_first_rows(data: DataSettings, kind: str) -> None:
@@ -127,16 +141,21 @@ def stage_fingerprint(context: Context) -> str:
         chain = [*stages_before(origin.recipe, origin.name), origin.name]
         inputs += [_outputs_hash(origin.run.stage(name)) for name in chain]
         inputs.append(fingerprint(_chat_content(origin.recipe.chat)))
-    data = {
+    data: dict[str, Any] = {
         key: hash_inputs(data_paths(value))
         for key in ("data", "eval_data")
         if isinstance(value := getattr(settings, key, None), DataSettings)
     }
+    draws = settings.kind in _DRAWS
+    if isinstance(settings, CleanSettings):
+        data["mix"] = [hash_inputs(data_paths(source)) for source in settings.mix]
+        data["decontaminate"] = [hash_inputs(evaluation_files(name)) for name in settings.decontaminate]
+        draws = bool(settings.mix)
     return fingerprint(
         {
             "format": FORMAT,
             "settings": settings.model_dump(mode="json", exclude=_NOT_HASHED),
-            "seed": context.recipe.seed if settings.kind in _DRAWS else None,
+            "seed": context.recipe.seed if draws else None,
             "chat": _chat_content(chat) if settings.kind in _CHATS else None,
             "inputs": inputs,
             "data": data,

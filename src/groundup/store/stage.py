@@ -19,7 +19,17 @@ from groundup.errors import UserError
 from groundup.store import atomic, files
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_OUTPUTS = ("final", "data", "metrics.jsonl", "plan.json", "result.json", "quarantine.jsonl", "samples.jsonl")
+_OUTPUTS = (
+    "final",
+    "data",
+    "metrics.jsonl",
+    "plan.json",
+    "result.json",
+    "quarantine.jsonl",
+    "dropped.jsonl",
+    "clusters.jsonl",
+    "samples.jsonl",
+)
 _OWNED = ("manifest.json", *_OUTPUTS, "tensorboard")
 """All that `clear` removes, besides checkpoints; the manifest goes first."""
 
@@ -68,6 +78,16 @@ class Stage:
     def quarantine(self) -> Path:
         """Rows that could not be used, one a line, with the reason."""
         return self.root / "quarantine.jsonl"
+
+    @property
+    def dropped(self) -> Path:
+        """Documents that are whole but were not wanted, one a line, with the reason."""
+        return self.root / "dropped.jsonl"
+
+    @property
+    def clusters(self) -> Path:
+        """Near duplicates, a cluster a line, with the one that stayed."""
+        return self.root / "clusters.jsonl"
 
     @property
     def samples(self) -> Path:
