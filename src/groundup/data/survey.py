@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import ftfy
 import numpy as np
 import xxhash
+from ftfy.badness import badness
 
 from groundup.data.layouts import Record
 from groundup.data.ledger import Ledger
@@ -24,6 +24,7 @@ from groundup.data.types import Document, Message, Origin, Pair, said
 
 MOST_EXAMPLES = 3
 SCRIPT_CHARS = 1_000  # of a record, to tell its script
+BAD = 2  # suspicious places in a text; a single one may be ä before a Chinese quotation mark
 SCRIPTS = {
     "Latin": re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"),
     "Han": re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]"),
@@ -120,15 +121,14 @@ class Survey:
         if pair:
             self._sides(record)
         elif messages[-1].role == "assistant":
-            self._asked(messages[:-1], messages[-1].content)
+            self._asked(messages[:-1], _answered(messages[-1:]))
         return "\n".join(m.content for m in every)
 
     def _sides(self, pair: Pair) -> None:
-        chosen, rejected = ("\n".join(m.content for m in side) for side in (pair.chosen, pair.rejected))
+        chosen, rejected = (_answered(side) for side in (pair.chosen, pair.rejected))
         self._asked(pair.prompt, chosen)
         self.rejected_chars.append(len(rejected))
-        calls = any(m.tool_calls for m in (*pair.chosen, *pair.rejected))
-        if not calls and _hash(chosen) == _hash(rejected):
+        if _hash(chosen) == _hash(rejected):
             self.places.note("sides_nearly_equal", pair.origin)
 
     def _asked(self, prompt: Sequence[Message], answer: str) -> None:
@@ -154,7 +154,7 @@ class Survey:
         self.scripts[most if letters[most] else "other" if any(map(str.isalpha, beginning)) else "none"] += 1
         if "\ufffd" in text:
             self.places.note("replacement_character", origin)
-        elif ftfy.is_bad(text):
+        elif badness(text) >= BAD:
             self.places.note("mojibake", origin)
 
     def copies(self) -> np.ndarray:
@@ -179,6 +179,12 @@ class Survey:
         """Places of the first of these rows."""
         paths = list(self._paths)
         return tuple(f"{paths[self._file[row]]}:{self._line[row]}" for row in rows[:MOST_EXAMPLES].tolist())
+
+
+def _answered(messages: Sequence[Message]) -> str:
+    """All that was answered: what was said, and calls of tools."""
+    calls = [json.dumps(m.tool_calls, ensure_ascii=False) for m in messages if m.tool_calls]
+    return "\n".join([*(m.content for m in messages if m.content), *calls])
 
 
 def _hash(text: str) -> int:

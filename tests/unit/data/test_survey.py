@@ -53,6 +53,20 @@ def test_copies_of_one_row_do_not_make_its_answer_common():
     assert survey_of(*same).commonest_answer()[0] == 1
 
 
+def test_a_call_of_a_tool_is_an_answer():
+    def call(line, city):
+        said = Message("assistant", "", tool_calls=({"function": {"name": "go", "arguments": {"to": city}}},))
+        return Conversation((Message("user", f"Go {line}"), said), Origin("rows.jsonl", line))
+
+    survey = survey_of(*(call(line, f"city {line}") for line in range(1, 8)))
+    assert survey.commonest_answer()[0] == 1 and min(survey.answer_chars) > 20
+
+
+def test_one_suspicious_place_is_no_mojibake():
+    text = "\u201cEtel\u00e4\u201d\u662f\u82ac\u5170\u8bed"
+    assert not survey_of(Document(text, Origin("t.txt", 1))).places.count
+
+
 def test_roles_and_turns():
     survey = survey_of(
         conversation(1, "a", "b", "c", "d", system="s"),
