@@ -73,14 +73,13 @@ def _words(texts: Sequence[str]) -> tuple[U64, I64]:
 
     A word's hash is the polynomial of its code points at _LETTER_BASE, from differences of one running sum.
     """
-    folded = [text.casefold() for text in texts]
-    joined = "\n".join([*folded, ""])
+    joined = "\n".join([*texts, ""])
     ascii_only = joined.isascii()
     code = np.frombuffer(
         joined.encode("ascii" if ascii_only else "utf-32-le", "surrogatepass"),
         np.uint8 if ascii_only else "<u4",
     )
-    kind = _kinds(ascii_only)[code]
+    kind, code = _kinds(ascii_only)[code], _folds(ascii_only)[code]
     word = kind != SPACE
     start = word.copy()
     start[1:] &= (kind[1:] == ALONE) | (kind[:-1] != LETTER)
@@ -92,7 +91,7 @@ def _words(texts: Sequence[str]) -> tuple[U64, I64]:
     sum_W = running[end_W] - running[start_W] + power[start_W] * code[start_W]
     # The length tells a word from the same word behind characters of code 0.
     word_W = mixed(sum_W * inverse[start_W] + (end_W - start_W).astype(np.uint64))
-    text_ends = np.cumsum([len(text) + 1 for text in folded])
+    text_ends = np.cumsum([len(text) + 1 for text in texts])
     first_D1 = np.concatenate([[0], np.searchsorted(start_W, text_ends)]).astype(np.int64)
     return word_W, first_D1
 
@@ -118,6 +117,16 @@ def _kinds(ascii_only: bool) -> NDArray[np.uint8]:
         table[first : last + 1] *= ALONE
     first, last = _ALONE[-1]
     table[first : last + 1] = ALONE
+    return table
+
+
+@lru_cache(maxsize=2)
+def _folds(ascii_only: bool) -> NDArray[np.uint32]:
+    """What each code point is without regard to case, where that is one code point; ß stays ß."""
+    table = np.arange(128 if ascii_only else sys.maxunicode + 1, dtype=np.uint32)
+    for code in range(128 if ascii_only else 0x20000):
+        if len(folded := chr(code).casefold()) == 1:
+            table[code] = ord(folded)
     return table
 
 

@@ -30,7 +30,8 @@ def plain_words(text):
     words, current = [], ""
     import unicodedata
 
-    for char in text.casefold():
+    for char in text:
+        char = char.casefold() if len(char.casefold()) == 1 else char
         alone = re.match(
             "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]", char
         )
