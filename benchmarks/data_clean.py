@@ -1,0 +1,96 @@
+"""Cleaning: the four sets of filters, ours beside datatrove's, on the same documents and number of processes.
+
+Both read JSON lines, repair with ftfy, apply Gopher's repetition and quality rules, C4's and FineWeb's, and write what
+stays. datatrove finds words with spaCy, ours with a regular expression.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_dedup import labelled
+from data_session import Session, compared
+from table import Row, failed, memory
+
+FILTERS = ["gopher_repetition", "gopher", "c4", "fineweb"]
+BATCH = 100
+
+
+def rows(session: Session) -> list[Row]:
+    """Speed and memory beside datatrove, then 1x, 2x, 4x of the input."""
+    sizes = [session.megabytes / 4, session.megabytes / 2, session.megabytes]
+    ours = [
+        session.run(clean_ours, documents=session.documents(mb), processes=session.processes) for mb in sizes
+    ]
+    if bad := [each["error"] for each in ours if "error" in each]:
+        return [failed("clean", "Groundup", "", bad[0], "MB/s")]
+    documents, peer = session.documents(), labelled("datatrove")
+    settings = f"{', '.join(FILTERS)}, {session.processes} processes"
+    theirs = session.run(clean_datatrove, documents=documents, processes=session.processes)
+    if "error" in theirs:
+        made = [failed("clean", peer, settings, theirs["error"], "MB/s")]
+    else:
+        size = documents.stat().st_size / 1e6
+        speeds = (size / ours[-1]["seconds"], size / theirs["seconds"])
+        note = f"kept: ours {ours[-1]['kept']:,}, datatrove {theirs['kept']:,}"
+        made = [compared("clean", peer, settings, "MB/s", *speeds, note)]
+        made.append(memory("clean", peer, "", "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"]))
+    for times, mb, one in zip((1, 2, 4), sizes, ours):
+        work = f"clean, {times}x: {mb:g} MB"
+        rates = (mb / one["seconds"], sizes[0] / ours[0]["seconds"])
+        made.append(compared(work, "ours at 1x", "", "MB/s", *rates))
+        made.append(memory(work, "ours at 1x", "", "GB, peak", one["peak_bytes"], ours[0]["peak_bytes"]))
+    return made
+
+
+def clean_ours(documents: Path, processes: int, folder: Path) -> dict[str, Any]:
+    from groundup.config.schema import CleanSettings, DataSettings
+    from groundup.data.refine import refiner_of
+    from groundup.data.workers import map_ordered
+
+    began, kept = time.perf_counter(), 0
+    refiner = refiner_of(CleanSettings(data=DataSettings(path=["-"]), filters=FILTERS, min_chars=0))
+    with documents.open(encoding="utf-8") as source, (folder / "kept.jsonl").open("w") as target:
+        texts = (json.loads(line)["text"] for line in source)
+        for _, results in map_ordered(refiner, iter(lambda: list(islice(texts, BATCH)), []), processes):
+            for refined in results:
+                if not refined.reason:
+                    kept += 1
+                    target.write(json.dumps({"text": refined.text}) + "\n")
+    return {"seconds": time.perf_counter() - began, "kept": kept}
+
+
+def clean_datatrove(documents: Path, processes: int, folder: Path) -> dict[str, Any]:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline import filters
+    from datatrove.pipeline.formatters import FTFYFormatter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+
+    (folder / "in").mkdir()
+    parts = [(folder / "in" / f"{part:05d}.jsonl").open("wb") for part in range(processes)]
+    with documents.open("rb") as source:  # its tasks take whole files
+        for number, line in enumerate(source):
+            parts[number % processes].write(line)
+    for part in parts:
+        part.close()
+    steps = [
+        JsonlReader(str(folder / "in")),
+        FTFYFormatter(),
+        filters.GopherRepetitionFilter(),
+        filters.GopherQualityFilter(),
+        filters.C4QualityFilter(),
+        filters.FineWebQualityFilter(),
+        JsonlWriter(str(folder / "kept"), compression=None),
+    ]
+    began = time.perf_counter()
+    LocalPipelineExecutor(steps, tasks=processes, workers=processes, logging_dir=str(folder / "logs")).run()
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "kept": sum(file.read_bytes().count(b"\n") for file in (folder / "kept").rglob("*.jsonl")),
+    }
