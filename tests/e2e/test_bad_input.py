@@ -54,17 +54,17 @@ def test_a_path_that_is_not_there(model, write, groundup, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "told"),
     [
-        {"messages": [{"role": "user", "content": "Why?"}]},
-        {"instruction": "Why?", "output": ""},
-        {"prompt": "Why?", "completion": None},
+        ({"messages": [{"role": "user", "content": "Why?"}]}, "3 of 3 rows"),
+        ({"instruction": "Why?", "output": ""}, "3 of 3 rows"),
+        ({"prompt": "Why?", "completion": None}, "The rows are prompts, and conversations are needed here"),
     ],
 )
-def test_rows_without_answers(model, write, groundup, tmp_path, row):
+def test_rows_without_answers(model, write, groundup, tmp_path, row, told):
     file = write("rows.jsonl", [row] * 3)
     said = groundup("sft", "--model", model, "--data", file)
-    said.refused(f"{file}:1", "3 of 3 rows")
+    said.refused(f"{file}:1", told)
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
 

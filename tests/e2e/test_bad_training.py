@@ -73,13 +73,17 @@ def test_rows_that_the_loss_would_not_see(model, conversation, row, write, groun
 
 
 def test_a_few_rows_too_long(model, conversation, write, groundup, tmp_path):
-    """They are dropped and counted, not cut: an answer without its end teaches not to stop."""
+    """They are set aside and counted, not cut: an answer without its end teaches not to stop."""
     long = {"prompt": "Sing.", "completion": "la " * 60}
     file = write("rows.jsonl", [*(conversation(i) for i in range(12)), long])
     line = ["sft", "--model", model, "--data", file, *FAST, "--out", "run"]
-    assert groundup(*line, "--set", "max_length=100").code == 0
+    line += ["--set", "max_length=100"]
+    groundup(*line).refused(f"{file}:13", "longer than 100 tokens", "raise max_length")
+    assert groundup(*line, "--set", "data.max_bad_rows=0.1").code == 0
+    (aside,) = read_jsonl(Run(tmp_path / "run").stage("sft").quarantine)
+    assert (aside["line"], aside["reason"]) == (13, "longer than 100 tokens")
     counted = read_json(Run(tmp_path / "run").stage("sft").result)["rows"]
-    assert counted["kept"] == 12 and counted["filtered"] == {"longer than 100 tokens": 1}
+    assert counted["kept"] == 12 and counted["quarantined"] == {"longer than 100 tokens": 1}
 
 
 def test_an_answer_that_begins_the_text(model, write, groundup, tmp_path):

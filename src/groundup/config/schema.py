@@ -240,7 +240,9 @@ class PostTrainSettings(StageSettings, TrainSettings):
     eval_data: EvalDataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
     holdout: Fraction = Field(0.05, description="share of data's rows held out, chosen by content")
     lora: LoraSettings | Literal[False] = Field(LoraSettings(), description="false: train all weights")
-    max_length: PositiveInt = Field(1024, description="longer rows are dropped, and counted")
+    max_length: PositiveInt = Field(
+        1024, description="longer rows go to the quarantine file, and count as bad rows"
+    )
     batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
     sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
     sample_tokens: PositiveInt = 96

@@ -130,7 +130,7 @@ class Ledger:
         places += [f"{count:,} unusable ({reason})" for reason, count in self.quarantined.most_common()]
         return f"{self.rows_in:,} rows: {', '.join(places)}"
 
-    def check(self, max_bad_rows: float) -> None:
+    def check(self, max_bad_rows: float, fix: str = "repair or remove the rows") -> None:
         """UserError when more than this share of the rows is quarantined, or all of them."""
         bad = self.quarantined.total()
         if self._first_bad is None or (bad <= max_bad_rows * self.rows_in and bad < self.rows_in):
@@ -143,5 +143,5 @@ class Ledger:
             f"{bad:,} of {self.rows_in:,} rows cannot be used.",
             where=str(origin),
             why=f"{reason}" if bad == 1 else f"the first one: {reason}; all: {reasons}",
-            fix=f"repair or remove the rows{listed}{remedy}",
+            fix=f"{fix}{listed}{remedy}",
         )

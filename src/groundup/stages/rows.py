@@ -72,7 +72,6 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
     )
     train = list(renderer.chains(train_items, ledger))
     heldout = list(renderer.chains(heldout_items, ledger))
-    ledger.check(settings.data.max_bad_rows)
     if not train or not heldout:
         raise UserError(
             f"no rows are left to {'evaluate' if train else 'train'} on",
@@ -80,6 +79,7 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
             why=str(ledger),
             fix="add rows, raise max_length, raise holdout, or give eval_data",
         )
+    ledger.check(settings.data.max_bad_rows, "raise max_length for long rows, repair or remove the others")
     write_text(stage.data / "heldout.jsonl", "".join(_line(as_row(item)) for item, _ in heldout))
     for line in ledger.decisions():
         console.say(f"  {line}")
@@ -140,7 +140,7 @@ class Renderer:
                     ledger.quarantine_kept(item.origin, str(error), as_row(item))
                     continue
                 if max(len(one.token) for one in rendered) > self.max_length:
-                    ledger.filter_kept(f"longer than {self.max_length} tokens")
+                    ledger.quarantine_kept(item.origin, f"longer than {self.max_length} tokens", as_row(item))
                     continue
                 yield item, tuple(Chain(one.token, one.scored) for one in rendered)
 

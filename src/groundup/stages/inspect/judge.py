@@ -196,7 +196,8 @@ def _lengths(looked: Looked, tokens: TokenSurvey) -> Iterator[Finding]:
         fix = "nothing to do: nothing is lost, but a piece does not see the one before it"
         yield Finding("note", "too_long", what, fix, over)
         return
-    what = f"{_rows_of(over, len(lengths))} are longer than {limit:,} tokens, and dropped"
+    what = f"{_rows_of(over, len(lengths))} are longer than {limit:,} tokens, and set aside"
+    what += "; so many stop a stage" if share > MANY_TOO_LONG else ""
     level: Level = "error" if share == 1 else "warning" if share > MANY_TOO_LONG else "note"
     yield Finding(level, "too_long", what, _longer(lengths, limit, context), over)
 
