@@ -12,8 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_dedup import labelled
-from data_session import Session, compared
+from data_session import Session, compared, cut_into, growth, labelled
 from table import Row, failed, memory
 
 FILTERS = ["gopher_repetition", "gopher", "c4", "fineweb"]
@@ -39,12 +38,7 @@ def rows(session: Session) -> list[Row]:
         note = f"kept: ours {ours[-1]['kept']:,}, datatrove {theirs['kept']:,}"
         made = [compared("clean", peer, settings, "MB/s", *speeds, note)]
         made.append(memory("clean", peer, "", "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"]))
-    for times, mb, one in zip((1, 2, 4), sizes, ours):
-        work = f"clean, {times}x: {mb:g} MB"
-        rates = (mb / one["seconds"], sizes[0] / ours[0]["seconds"])
-        made.append(compared(work, "ours at 1x", "", "MB/s", *rates))
-        made.append(memory(work, "ours at 1x", "", "GB, peak", one["peak_bytes"], ours[0]["peak_bytes"]))
-    return made
+    return made + growth("clean", sizes, ours)
 
 
 def clean_ours(documents: Path, processes: int, folder: Path) -> dict[str, Any]:
@@ -71,13 +65,7 @@ def clean_datatrove(documents: Path, processes: int, folder: Path) -> dict[str, 
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
 
-    (folder / "in").mkdir()
-    parts = [(folder / "in" / f"{part:05d}.jsonl").open("wb") for part in range(processes)]
-    with documents.open("rb") as source:  # its tasks take whole files
-        for number, line in enumerate(source):
-            parts[number % processes].write(line)
-    for part in parts:
-        part.close()
+    cut_into(folder / "in", documents, processes)
     steps = [
         JsonlReader(str(folder / "in")),
         FTFYFormatter(),

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data_session import Session, compared
+from data_session import Session, compared, cut_into, growth, labelled
 from table import Row, failed, memory
 
 THRESHOLD = 0.8
@@ -50,19 +49,7 @@ def rows(session: Session) -> list[Row]:
         speeds = (size / ours[-1]["seconds"], size / theirs["seconds"])
         made.append(compared("near-dedup", peer, settings, "MB/s", *speeds, note))
         made.append(memory("near-dedup", peer, "", "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"]))
-    for times, mb, one in zip((1, 2, 4), sizes, ours):
-        rate, first = mb / one["seconds"], sizes[0] / ours[0]["seconds"]
-        work = f"near-dedup, {times}x: {mb:g} MB"
-        made.append(compared(work, "ours at 1x", "", "MB/s", rate, first))
-        made.append(memory(work, "ours at 1x", "", "GB, peak", one["peak_bytes"], ours[0]["peak_bytes"]))
-    return made
-
-
-def labelled(name: str) -> str:
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return name
+    return made + growth("near-dedup", sizes, ours)
 
 
 def quality(side: dict[str, Any], documents: Path) -> str:
@@ -102,13 +89,9 @@ def dedup_datatrove(documents: Path, processes: int, folder: Path) -> dict[str, 
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
 
-    lines = documents.read_bytes().splitlines(keepends=True)  # its tasks take whole files
-    (folder / "in").mkdir()
-    for part in range(processes):
-        cut = slice(part * len(lines) // processes, (part + 1) * len(lines) // processes)
-        (folder / "in" / f"{part:05d}.jsonl").write_bytes(b"".join(lines[cut]))
-    total = len(lines)
-    del lines
+    cut_into(folder / "in", documents, processes)
+    with documents.open("rb") as source:
+        total = sum(1 for _ in source)
     config = MinhashConfig(n_grams=5, num_buckets=BANDS, hashes_per_bucket=BAND_ROWS)
     at = {name: str(folder / name) for name in ("in", "signatures", "buckets", "clusters", "kept")}
 

@@ -12,13 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 from data_material import make_documents
 from measure import progress
-from table import Row
+from table import Row, memory
 
 SAMPLE_SECONDS = 0.05
 
@@ -119,3 +120,32 @@ def compared(
     return Row(
         work, peer, settings, unit, round(ours, 2), round(theirs, 2), round(ours / theirs, 2), note=note
     )
+
+
+def growth(work: str, sizes: list[float], ours: list[dict[str, Any]]) -> list[Row]:
+    """Our speed and memory at each size beside the smallest."""
+    made = []
+    for mb, one in zip(sizes, ours):
+        name = f"{work}, {mb / sizes[0]:g}x: {mb:g} MB"
+        rates = (mb / one["seconds"], sizes[0] / ours[0]["seconds"])
+        made.append(compared(name, "ours at 1x", "", "MB/s", *rates))
+        made.append(memory(name, "ours at 1x", "", "GB, peak", one["peak_bytes"], ours[0]["peak_bytes"]))
+    return made
+
+
+def labelled(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return name
+
+
+def cut_into(folder: Path, documents: Path, parts: int) -> None:
+    """The documents as several files, since datatrove's tasks take whole ones."""
+    folder.mkdir()
+    files = [(folder / f"{part:05d}.jsonl").open("wb") for part in range(parts)]
+    with documents.open("rb") as source:
+        for number, line in enumerate(source):
+            files[number % parts].write(line)
+    for file in files:
+        file.close()

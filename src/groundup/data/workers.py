@@ -1,4 +1,4 @@
-"""Work on batches in other processes: results in the order of the batches, few of them in memory at a time."""
+"""Work for several processes: results in the order of the jobs, few of them in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from groundup.errors import UserError
 
-Batch = TypeVar("Batch")
+Job = TypeVar("Job")
 Result = TypeVar("Result")
-WAITING_PER_WORKER = 3
-"""Batches handed out and not yet taken back, for each process."""
+WAITING_PER_PROCESS = 3
+"""Jobs handed out and not yet taken back, for each process."""
 SMALL_BYTES = 8_000_000
 """Less input than this is done before other processes have started."""
 
@@ -32,46 +32,76 @@ def worker_count(wanted: int, input_bytes: int) -> int:
 
 def processors() -> int:
     """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes that wait for work; with one, all is done in this process. To be used in `with`.
+
+    They are started anew, not forked: threads of this process would not survive that, and it is the same everywhere.
+    `task` is sent to each process once, so it may hold much; what is sent must be picklable.
+    """
+
+    def __init__(self, processes: int, task: Callable[[Any], Any] | None = None) -> None:
+        self.processes = processes
+        self._given = task
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self.processes > 1:
+            self._pool = ProcessPoolExecutor(
+                self.processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_receive,
+                initargs=(self._given,),
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+        """`function` of each job, in order. Raises UserError where a process was killed."""
+        for _, result in self.with_jobs(function, jobs):
+            yield result
+
+    def with_jobs(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job]
+    ) -> Iterator[tuple[Job, Result]]:
+        """The same, each result with its job."""
+        if self._pool is None:
+            for job in jobs:
+                yield job, function(job)
+            return
+        waiting: deque[tuple[Job, Future[Result]]] = deque()
+        try:
+            for job in jobs:
+                waiting.append((job, self._pool.submit(function, job)))
+                if len(waiting) >= WAITING_PER_PROCESS * self.processes:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process ended before its work was done.",
+                why="the system ends processes when memory is short; or somebody stopped it",
+                fix="set workers to a smaller number, for example workers: 1",
+            ) from error
 
 
 def map_ordered(
-    task: Callable[[Batch], Result], batches: Iterable[Batch], workers: int
-) -> Iterator[tuple[Batch, Result]]:
-    """Each batch with its result, in order. With one worker all happens here.
-
-    `task` is sent to each process once, so it may hold much; it and the batches must be picklable. Processes are
-    started anew, not forked: the same on every platform.
-    """
-    if workers <= 1:
-        for batch in batches:
-            yield batch, task(batch)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(task,))
-    waiting: deque[tuple[Batch, Future[Result]]] = deque()
-    try:
-        for batch in batches:
-            waiting.append((batch, pool.submit(_run, batch)))
-            if len(waiting) >= WAITING_PER_WORKER * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "A worker process ended before its work was done.",
-            why="the system ends processes when memory is short; or somebody stopped it",
-            fix="set workers to a smaller number, for example workers: 1",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    task: Callable[[Job], Result], batches: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Result]]:
+    """Each batch with its result, in order; `task` goes to each process once."""
+    with Workers(workers, task) as pool:
+        yield from pool.with_jobs(_run if workers > 1 else task, batches)
 
 
-def _receive(task: Callable[[Any], Any]) -> None:
+def _receive(task: Callable[[Any], Any] | None) -> None:
     global _task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all processes; the one that asked decides
     _task = task

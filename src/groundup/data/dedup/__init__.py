@@ -8,7 +8,7 @@ from pathlib import Path
 from groundup.config.schema import NearDuplicateSettings
 from groundup.data.dedup.candidates import Comparison
 from groundup.data.dedup.clusters import CLUSTERS_FILE, NearDuplicates
-from groundup.data.dedup.workers import usable_cores
+from groundup.data.workers import processors
 from groundup.store.atomic import explained
 
 __all__ = ["CLUSTERS_FILE", "NearDuplicates", "find_near_duplicates"]
@@ -42,9 +42,9 @@ def find_near_duplicates(
         if settings.engine == "embedded":
             from groundup.data.dedup.embedded import search
 
-            return search(comparison, scratch, processes or usable_cores(), on_documents)
+            return search(comparison, scratch, processes or processors(), on_documents)
         from groundup.data.dedup import on_daft
 
         ray = settings.engine == "ray"
-        cores = processes or usable_cores()
+        cores = processes or processors()
         return on_daft.search(comparison, scratch, cores, on_documents, ray, settings.ray_address)

@@ -19,7 +19,7 @@ from groundup.data.dedup.candidates import Comparison, rounds_of_pairs
 from groundup.data.dedup.clusters import CLUSTERS_FILE, Clusters, NearDuplicates, settle
 from groundup.data.dedup.minhash import Bands, band_keys, bands_for
 from groundup.data.dedup.shingles import I64, U64, shingles_of
-from groundup.data.dedup.workers import Workers
+from groundup.data.workers import Workers
 from groundup.errors import UserError
 from groundup.store.atomic import TEMPORARY
 
