@@ -96,9 +96,9 @@ def test_plain_text_where_rows_are_needed(model, write, groundup, clean):
 
 
 def test_a_file_of_no_known_kind(model, write, groundup, clean):
-    file = write("rows.parquet", "PAR1")
-    groundup("sft", "--model", model, "--data", file).refused("rows.parquet", "known kinds")
-    clean("rows.parquet")
+    file = write("rows.xlsx", "PK")
+    groundup("sft", "--model", model, "--data", file).refused("rows.xlsx", "known kinds")
+    clean("rows.xlsx")
 
 
 def test_broken_json_names_its_line(model, conversation, write, groundup, tmp_path):

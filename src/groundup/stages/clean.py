@@ -57,12 +57,16 @@ def run(context: Context) -> dict[str, Any]:
                 ledger.filter_kept(LEFT_OUT)
                 dropped.add(corpus.origin(number), LEFT_OUT, text)
         counts: dict[str, Any] = {}
-        publish_folder(stage.data, lambda folder: counts.update(corpus.write(folder, times_D)))
+
+        def write(folder: Path) -> None:
+            counts.update(corpus.write(folder, times_D))
+            if not counts["documents"]["train"] or not counts["documents"]["heldout"]:
+                raise _too_few(ledger, settings)
+
+        publish_folder(stage.data, write)
     for line in ledger.decisions():
         console.say(f"  {line}")
     console.say(f"  {ledger}")
-    if not counts["documents"]["train"] or not counts["documents"]["heldout"]:
-        raise _too_few(ledger, settings)
     mixed = {"mix": _told(settings, mixture)} if mixture else {}
     return {"kind": "clean", "rows": ledger.as_dict(), **counts, **mixed, "dropped": dropped.samples}
 

@@ -5,6 +5,7 @@ import sysconfig
 
 import pytest
 
+from groundup.config.schema import DataSettings
 from groundup.data import stdlib
 from groundup.data.files import PYTHON_DOCS, files_of
 from groundup.errors import UserError
@@ -61,7 +62,10 @@ def test_topics_that_a_longer_one_contains_are_left_out(library):
 
 
 def test_files_that_count_for_the_fingerprint(library):
-    names = [path.relative_to(library).as_posix() for path in files_of(PYTHON_DOCS)]
+    names = [
+        path.relative_to(library).as_posix()
+        for path in files_of(PYTHON_DOCS, DataSettings(path=[PYTHON_DOCS])).files
+    ]
     assert names == ["broken.py", "empty.py", "pydoc_data/topics.py", "shape.py"]
 
 
