@@ -97,7 +97,7 @@ def test_plain_text_where_rows_are_needed(model, write, groundup, clean):
 
 def test_a_file_of_no_known_kind(model, write, groundup, clean):
     file = write("rows.xlsx", "PK")
-    groundup("sft", "--model", model, "--data", file).refused("rows.xlsx", "known kinds")
+    groundup("sft", "--model", model, "--data", file).refused("rows.xlsx", "known are .jsonl")
     clean("rows.xlsx")
 
 
