@@ -16,6 +16,13 @@ def code(page):
     return "\n".join(CODE.findall(page.read_text(encoding="utf-8")))
 
 
+def options_of(command):
+    """Its own, and those of the commands below it."""
+    below = getattr(command, "commands", {}).values()
+    own = {option for parameter in command.params for option in parameter.opts}
+    return own.union(*map(options_of, below))
+
+
 def test_the_pages_are_there():
     assert {"README.md", "README.zh-CN.md"} <= {page.name for page in PAGES}
 
@@ -30,7 +37,7 @@ def test_every_verb_and_target_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_exists(page):
     for verb, rest in re.findall(r"\bgroundup ([a-z]+)\b([^\n`]*)", code(page)):
-        known = {option for parameter in cli.commands[verb].params for option in parameter.opts}
+        known = options_of(cli.commands[verb])
         assert set(re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0])) <= known | {"--help"}, verb
 
 
