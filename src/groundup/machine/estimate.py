@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 ADAM_BYTES = 16  # float32 weight, gradient and two moments of a trained parameter
 SHARE_OF_MEMORY = 0.6  # the rest belongs to the system, the data and what the estimate misses
-SCRATCH_BYTES = 384 << 20  # blocks of the output head, and what a layer makes and drops on its way
+LEAST_SCRATCH_BYTES = 384 << 20  # blocks of the output head
+SCRATCH_VECTORS = (
+    64  # as wide as the MLP: what layers make and drop, and what the allocator keeps of it; measured
+)
 KEPT_PROBABILITIES = 1 << 25  # of one layer's attention on a CPU; more are computed again in the backward
 FOREIGN_FACTOR = 2.5  # layers that are not ours keep float32 copies in norms, rotations and activations
 
@@ -50,10 +53,12 @@ def activation_bytes(work: Workload, row_tokens: int, chain_tokens: int, recompu
     time is whole.
     """
     vectors = 4 * work.hidden_size + 2 * work.query_size + 2 * work.key_size + 4 * work.intermediate_size
-    probabilities = row_tokens * work.heads * (chain_tokens // 2 + 64)
+    scores = row_tokens * (chain_tokens // 2 + 64)
+    probabilities = scores * work.heads
     layer = row_tokens * vectors + (probabilities if probabilities <= KEPT_PROBABILITIES else 0)
     inputs = row_tokens * work.hidden_size
     numbers = work.layers * inputs + layer if recompute else work.layers * layer
+    numbers += scores * work.query_size // work.key_size  # which keys a query sees, once for all layers
     return int(numbers * work.compute_bytes * (1.0 if work.own_layers else FOREIGN_FACTOR))
 
 
@@ -62,6 +67,13 @@ def checkpoint_bytes(work: Workload) -> int:
     return work.trained_parameters * 12
 
 
+def scratch_bytes(work: Workload, row_tokens: int) -> int:
+    """What training takes for a while beside all that is kept."""
+    passing = row_tokens * SCRATCH_VECTORS * work.intermediate_size * work.compute_bytes
+    return max(LEAST_SCRATCH_BYTES, passing)
+
+
 def planned_memory_bytes(work: Workload, row_tokens: int, chain_tokens: int, recompute: bool = False) -> int:
     """Peak memory of training as planned, without that of Python and its libraries."""
-    return weight_bytes(work) + SCRATCH_BYTES + activation_bytes(work, row_tokens, chain_tokens, recompute)
+    kept = activation_bytes(work, row_tokens, chain_tokens, recompute)
+    return weight_bytes(work) + kept + scratch_bytes(work, row_tokens)
