@@ -23,7 +23,7 @@ def test_in_order_from_other_processes_with_few_in_flight():
 
     results = map_ordered(sum, batches(), 2)
     assert next(results) == ([0], 0)
-    assert len(taken) <= 2 * workers.WAITING_PER_WORKER + 1
+    assert len(taken) <= 2 * workers.WAITING_PER_PROCESS + 1
     assert [result for _, result in results] == list(range(1, 30))
 
 
