@@ -23,18 +23,19 @@ def measure_dtypes(shapes: Sequence[Shape], seconds: float = 1.0, device: str = 
     shapes: (m, k, n) of a linear layer: m tokens, k features in, n features out. The rate is the total work over
     the total of each shape's best time. Sizes grow from small ones together for all dtypes, so the time is bounded
     by about `seconds` even where one dtype is emulated; a model too large for that is measured on the largest
-    sizes that fit.
+    sizes that fit. A processor that cannot compute in bfloat16 gets a rate of 0 for it, unmeasured: another program
+    slows float32, which runs on all cores, far more than the emulation on one, and would make that one look faster.
     """
+    racing = [name for name in DTYPES if name != "bfloat16" or device != "cpu" or has_bfloat16()]
+    rates: dict[str, float] = {name: 0.0 for name in DTYPES if name not in racing}
     best: dict[str, dict[Shape, float]] = {}
-    rates: dict[str, float] = {}
-    racing = list(DTYPES)
     growing = _growing(shapes)
     _race(
         {name: {} for name in racing}, growing[0], device
     )  # the first products of a process load their kernels
     deadline = time.monotonic() + seconds
     for sizes in growing:
-        if rates and time.monotonic() + ROUNDS_PER_SIZE * _predict(sizes, rates, racing) > deadline:
+        if best and time.monotonic() + ROUNDS_PER_SIZE * _predict(sizes, rates, racing) > deadline:
             break
         best = {name: {} for name in racing}
         for _ in range(ROUNDS_PER_SIZE):
@@ -47,9 +48,24 @@ def measure_dtypes(shapes: Sequence[Shape], seconds: float = 1.0, device: str = 
     return rates
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16 by itself, or PyTorch cannot tell."""
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build without oneDNN: measuring has to do
+        return True
+
+
 def choose_dtype(measured: dict[str, float]) -> tuple[str, str]:
     """The dtype to compute in, and a sentence for people that says why."""
     plain, short = measured["float32"], measured["bfloat16"]
+    if not short:
+        return (
+            "float32",
+            f"this processor has no instructions for bfloat16 (float32: {plain:,.0f} GFLOP/s, measured)",
+        )
     numbers = f"({short:,.0f} against {plain:,.0f} GFLOP/s, measured)"
     if short >= WORTHWHILE * plain:
         return (
@@ -60,7 +76,7 @@ def choose_dtype(measured: dict[str, float]) -> tuple[str, str]:
         return "float32", f"bfloat16 is hardly faster than float32 on this machine {numbers}"
     return (
         "float32",
-        f"float32 is {plain / max(short, 1e-9):.1f} times as fast as bfloat16 on this machine {numbers}",
+        f"float32 is {plain / short:.1f} times as fast as bfloat16 on this machine {numbers}",
     )
 
 

@@ -15,19 +15,32 @@ def slow_products(gflops):
     return products
 
 
-def test_measures_both_dtypes_on_this_machine():
+def test_measures_both_dtypes_on_this_machine(monkeypatch):
+    monkeypatch.setattr(measure, "has_bfloat16", lambda: True)
     measured = measure_dtypes([(64, 48, 96), (64, 96, 48)], seconds=0.1)
     assert set(measured) == {"float32", "bfloat16"}
     assert all(rate > 0 for rate in measured.values())
 
 
+def test_an_emulated_dtype_is_never_chosen_however_slow_float32_seems(monkeypatch):
+    """A busy machine starves float32's threads at their barriers; the emulation has one thread and no barrier."""
+    monkeypatch.setattr(measure, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(measure, "_products", slow_products({"float32": 1, "bfloat16": 30}))
+    measured = measure_dtypes([(128, 64, 256)], seconds=0.2)
+    assert measured["bfloat16"] == 0 < measured["float32"]
+    chosen, reason = choose_dtype(measured)
+    assert chosen == "float32" and "no instructions for bfloat16" in reason
+
+
 def test_finds_the_faster_dtype(monkeypatch):
+    monkeypatch.setattr(measure, "has_bfloat16", lambda: True)
     monkeypatch.setattr(measure, "_products", slow_products({"float32": 10, "bfloat16": 30}))
     measured = measure_dtypes([(128, 64, 256)], seconds=0.2)
     assert measured["bfloat16"] / measured["float32"] == pytest.approx(3, rel=0.3)
 
 
 def test_a_dtype_500_times_slower_does_not_take_the_time(monkeypatch):
+    monkeypatch.setattr(measure, "has_bfloat16", lambda: True)
     monkeypatch.setattr(measure, "_products", slow_products({"float32": 100, "bfloat16": 0.2}))
     started = time.monotonic()
     measured = measure_dtypes([(2048, 2048, 2048)], seconds=0.3)

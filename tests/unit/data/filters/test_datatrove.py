@@ -44,7 +44,7 @@ class OurWords(WordTokenizer):
 
 @cache
 def _documents(folder, every):
-    sources = [folder / "pretrain" / name for name in ("llamafactory_demo", "gutenberg", "wikitext2")]
+    sources = [folder / "pretrain" / name for name in ("llamafactory_demo", "gutenberg", "wikitext2/*.txt")]
     spec = DataSettings(path=[*map(str, sources), "builtin:python-docs"], max_bad_rows=0.99)
     texts = [clean_text(document.text) for document in read_documents(spec, Ledger())]
     return [text for text in texts if text][::every]
