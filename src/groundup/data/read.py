@@ -71,6 +71,7 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
     """
     check_columns(spec, kind)
     last = ledger.rows_in + spec.subset if spec.subset else None
+    only_text = True
     for name in spec.path:
         before = ledger.rows_in
         choice = _files(name, spec, kind)
@@ -81,9 +82,20 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
             if last is not None and ledger.rows_in >= last:
                 break
             yield from _records(path, spec, ledger, kind, last)
+            only_text = only_text and (path is None or _is_text(path))
         if ledger.rows_in == before and (last is None or before < last):
             raise no_rows(name)
+    if spec.layout and only_text:
+        raise UserError(
+            f"`layout: {spec.layout}` would do nothing: this is plain text.",
+            where=", ".join(spec.path),
+            fix="take it out; it says how rows of .jsonl, .csv and the like are laid out",
+        )
     ledger.check(spec.max_bad_rows)
+
+
+def _is_text(path: Path) -> bool:
+    return suffix_of(path) not in ROW_SUFFIXES
 
 
 def no_rows(name: str) -> UserError:
@@ -113,7 +125,7 @@ def _records(
     path: Path | None, spec: DataSettings, ledger: Ledger, kind: Kind, last: int | None
 ) -> Iterator[Record]:
     """Records of one file, or of the standard library where there is none."""
-    if path is None or suffix_of(path) not in ROW_SUFFIXES:
+    if path is None or _is_text(path):
         for row in _texts(path, ledger):
             if last is not None and ledger.rows_in >= last:
                 return

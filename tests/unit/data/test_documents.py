@@ -122,3 +122,12 @@ def test_compressors_need_less_for_repetition():
     dull, varied = compression_baselines(b"abc" * 5000), compression_baselines(bytes(range(256)) * 4)
     assert dull.keys() == {"gzip", "xz"}
     assert 0 < dull["gzip"] < 0.1 < varied["gzip"] < 8
+
+
+def test_a_layout_would_do_nothing_for_plain_text(tmp_path):
+    (tmp_path / "a.txt").write_text("Some text.", encoding="utf-8")
+    with pytest.raises(UserError, match="would do nothing"):
+        list(read_documents(DataSettings(path=[str(tmp_path / "a.txt")], layout="text"), Ledger()))
+    (tmp_path / "b.jsonl").write_text('{"text": "A row."}', encoding="utf-8")
+    spec = DataSettings(path=[str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")], layout="text")
+    assert len(list(read_documents(spec, Ledger()))) == 2
