@@ -31,7 +31,7 @@ from groundup.model import ModelConfig, load_model
 from groundup.objective import LanguageModeling, means
 from groundup.stages.context import Context
 from groundup.stages.models import ModelFolders
-from groundup.stages.posttrain import base_model, material_of, starting_model, with_reference
+from groundup.stages.posttrain import material_of, with_reference
 from groundup.stages.training import (
     Compute,
     Material,
@@ -40,6 +40,7 @@ from groundup.stages.training import (
     make_plan,
     step_rows,
 )
+from groundup.stages.weights import base_model, starting_model
 from groundup.store import Run
 
 LEARNING_RATE = 5e-5
