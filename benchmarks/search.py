@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from measure import Clock, Job, progress
 
+from groundup.machine.measure import has_bfloat16
+
 Settings = dict[str, Any]
 TRIED_RECORDS = {"dpo": 2, "sft": 2, "pretrain": 4}
 TRL_LORA_DTYPES = [
@@ -31,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     small = replace(job, steps=(job.steps[0][:records],))
     peer = job.settings["peer"]
     seconds_of = {"trl": trl_seconds, "trainer": trainer_seconds, "plain": plain_seconds}[peer]
-    dtypes = TRL_LORA_DTYPES if job.lora else FULL_DTYPES
+    dtypes = usable(TRL_LORA_DTYPES if job.lora else FULL_DTYPES)
     # Equal blocks need no padding, so many at once is where to begin; rows of unlike lengths begin one by one.
     first, then = (records, 1) if job.kind == "pretrain" else (1, records)
     groups: list[list[Settings]] = [dtypes, [{"micro": then}]]
@@ -50,6 +52,13 @@ def run(job: Job) -> dict[str, Any]:
             if (seconds := attempt(seconds_of, small, best | change, tried)) < best_seconds:
                 best, best_seconds = best | change, seconds
     return {"chosen": best, "tried": tried}
+
+
+def usable(dtypes: list[Settings]) -> list[Settings]:
+    """Without bfloat16 where the processor only emulates it: one such step takes minutes."""
+    if has_bfloat16():
+        return dtypes
+    return [each for each in dtypes if each == {"weights": "float32", "autocast": False}]
 
 
 def attempt(
