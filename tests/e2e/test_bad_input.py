@@ -130,6 +130,16 @@ def test_rows_beyond_the_models_context(model, write, groundup, tmp_path):
     said.refused("longer than 160 tokens")
 
 
+def test_more_than_one_row_in_a_hundred_too_long_for_an_evaluation(model, conversation, write, groundup):
+    """Found when the rows are rendered, before any model looks at one."""
+    long = {"prompt": "Sing.", "completion": "la " * 200}
+    file = write("rows.jsonl", [*(conversation(i) for i in range(20)), long])
+    little = ("--set", "sample_count=1", "--set", "sample_tokens=4")
+    said = groundup("eval", model, "--data", file, *little)
+    said.refused("1 of 21 rows cannot be used", f"{file}:21", "longer than 160 tokens", "raise max_length")
+    assert groundup("eval", model, "--data", file, *little, "--set", "data.max_bad_rows=0.1").code == 0
+
+
 def test_a_single_row(model, conversation, write, groundup):
     """It cannot be both trained on and held out."""
     file = write("rows.jsonl", [conversation(0)])

@@ -1,6 +1,7 @@
 """From raw text to a base model: a folder of text, rows of a .jsonl, and the verb without a recipe."""
 
 import contextlib
+import json
 import random
 
 import pytest
@@ -196,3 +197,35 @@ def test_a_base_model_is_no_start_for_conversations(base, chat_file, groundup, w
 """
     write("more.yaml", recipe)
     groundup("run", "more.yaml").refused("'tuned' is an adapter", "groundup merge")
+
+
+MIXED = """\
+stages:
+  clean:
+    mix:
+      - {{path: {texts}, weight: 3}}
+      - {{path: {rows}, weight: 1}}
+    workers: 2
+    holdout: 0.25
+    near_duplicates: {{threshold: 0.8}}
+  tokenizer: {{from: clean, vocab_size: 400}}
+  shards: {{from: clean, tokenizer: tokenizer}}
+  pretrain:
+    from: shards
+    architecture: {{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2}}
+    max_length: 64
+    batch_tokens: 512
+    dtype: float32
+"""
+
+
+def test_a_mixture_is_rehearsed(texts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": text(number)} for number in range(100, 120)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mixed.yaml").write_text(MIXED.format(texts=texts, rows=tmp_path / "rows.jsonl"))
+    assert main(["run", "mixed.yaml", "--rehearse"]) == 0
+    said = capsys.readouterr().out
+    assert "The rehearsal went through: clean, tokenizer, shards, pretrain" in said
+    assert "documents left out" in said
+    assert not (tmp_path / "runs").exists()

@@ -37,6 +37,8 @@ Layout = Literal[
     "question_answer",
     "oasst_tree",
     "oasst_messages",
+    "oasst_flat",
+    "oasst_flat_preference",
     "guanaco",
     "llama2",
     "hh_text",

@@ -17,6 +17,8 @@ from groundup.errors import UserError
 BOM = codecs.BOM_UTF8
 NEAR_END = 16
 """Characters: where JSON breaks off nearer than this to what was read so far, more of it may mend it."""
+MOST_ITEM_CHARS = 1 << 26
+"""A longer item is none: a bracket or a quotation mark is missing, and reading on would end at the file's end."""
 
 
 def json_lines(path: Path) -> Iterator[RawRow]:
@@ -127,13 +129,14 @@ class _ListReader:
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos > len(self.text) - NEAR_END
                 if self.ended or not cut:
-                    line = self.line + self.text.count("\n", self.at, error.pos)
-                    raise self._broken(error.msg, line) from error
+                    raise self._broken(error.msg.removesuffix(" starting at"), error.pos) from error
             except (ValueError, RecursionError) as error:
                 raise self._broken(str(error)) from error
             else:
                 if self.ended or end < len(self.text):  # a number could go on
                     return value, end
+            if len(self.text) - self.at > MOST_ITEM_CHARS:
+                raise self._broken("an item does not end: a bracket or a quotation mark is missing in it")
             self._more()
 
     def _next(self) -> str:
@@ -168,10 +171,14 @@ class _ListReader:
         self.ended = not block
         self.text, self.at = rest + self.decode(block, final=self.ended), 0
 
-    def _broken(self, why: str, line: int | None = None) -> UserError:
+    def _broken(self, why: str, at: int | None = None) -> UserError:
+        """at: the place in `text`, if it is not where reading is."""
+        passed = self.text[self.at : self.at if at is None else at]
+        byte = self.byte + len(passed.encode("utf-8", "surrogateescape"))
+        line = self.line + passed.count("\n")
         return UserError(
             "The file is not valid JSON.",
-            where=f"{self.path}:{line or self.line}",
-            why=why,
+            where=f"{self.path}:{line}",
+            why=f"{why} (at byte {byte})",
             fix="repair it there; in a .jsonl file, one object a line, a broken row costs only itself",
         )

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from groundup.data import conversations, documents, oasst, pairs, textchat
+from groundup.data import conversations, documents, oasst, oasst_flat, pairs, textchat
 from groundup.data.messages import system_messages
+from groundup.data.oasst_flat import TreeMessage
 from groundup.data.textchat import prompt_turns
 from groundup.data.types import Conversation, Document, Origin, Pair, Prompt
 
 Row = Mapping[str, Any]
 Kind = Literal["documents", "conversations", "pairs", "prompts"]
 Record = Document | Conversation | Pair | Prompt
+Parsed = Record | TreeMessage
+"""A row by itself; messages of a tree become records only together."""
 KINDS: tuple[Kind, ...] = ("pairs", "conversations", "documents", "prompts")
 """The richer kind first: that is what a row is taken for where nothing asks for another."""
 
@@ -32,7 +35,7 @@ class Layout:
     name: str
     kind: Kind
     needs: tuple[str, ...]
-    parse: Callable[[dict[str, Any], Origin], Record]
+    parse: Callable[[dict[str, Any], Origin], Parsed]
     also: tuple[str, ...] = ()
     looks: Callable[[Row], bool] = _anything
     sign: str = ""
@@ -108,6 +111,15 @@ LAYOUTS: tuple[Layout, ...] = (
         pairs.looks_implicit,
         "the prompt is what both begin with",
     ),
+    Layout(
+        "oasst_flat_preference",
+        "pairs",
+        ("message_id", "text", "role"),
+        oasst_flat.parse_flat,
+        oasst_flat.COLUMNS,
+        oasst_flat.looks_ranked,
+        "messages joined by parent_id; of each question the answer ranked best against the one ranked worst",
+    ),
     Layout("messages", "conversations", ("messages",), conversations.parse_messages_row, _TURN),
     Layout("sharegpt", "conversations", ("conversations",), conversations.parse_sharegpt, _TURN),
     Layout(
@@ -149,7 +161,17 @@ LAYOUTS: tuple[Layout, ...] = (
         ("message_id", "text", "role"),
         oasst.parse_root,
         ("replies",),
+        looks=oasst.looks_like_root,
         sign="the answers ranked best",
+    ),
+    Layout(
+        "oasst_flat",
+        "conversations",
+        ("message_id", "text", "role"),
+        oasst_flat.parse_flat,
+        oasst_flat.COLUMNS,
+        oasst_flat.looks_flat,
+        "messages joined by parent_id; of each tree the answers ranked best",
     ),
     Layout(
         "guanaco",

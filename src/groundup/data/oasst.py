@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from groundup.data.messages import check_conversation, checked, parse_message
-from groundup.data.types import BadRow, Conversation, Message, Origin
+from groundup.data.messages import check_conversation, checked, is_true, parse_message
+from groundup.data.types import BadRow, Conversation, Message, Origin, Unwanted
+
+READY = "ready_for_export"
+"""The state of a tree that is whole: people have answered, reviewed and ranked it. Others wait, or were given up."""
+UNRANKED = math.inf
 
 
 def looks_like_tree(row: Mapping[str, Any]) -> bool:
@@ -14,8 +19,14 @@ def looks_like_tree(row: Mapping[str, Any]) -> bool:
     return isinstance(prompt, dict) and "text" in prompt
 
 
+def looks_like_root(row: Mapping[str, Any]) -> bool:
+    return row.get("replies") is not None
+
+
 def parse_tree(row: dict[str, Any], origin: Origin) -> Conversation:
     """A row {message_tree_id, prompt: {text, role, replies}}."""
+    if reason := why_unwanted(row):
+        raise Unwanted(reason)
     return parse_root(row["prompt"], origin)
 
 
@@ -25,6 +36,8 @@ def parse_root(row: dict[str, Any], origin: Origin) -> Conversation:
         raise BadRow("'prompt' is no message")
     if row.get("parent_id") is not None:
         raise BadRow("a message without the one that it answers")
+    if reason := why_unwanted(row):
+        raise Unwanted(reason)
     messages: list[Message] = []
     node: dict[str, Any] | None = row
     while node is not None:
@@ -38,15 +51,35 @@ def parse_root(row: dict[str, Any], origin: Origin) -> Conversation:
 
 
 def _best(replies: Any) -> dict[str, Any] | None:
-    """The reply of the best rank, 0; unranked ones come after, in the file's order. Deleted ones do not count."""
+    """The reply of the best rank, 0; unranked ones come after, in the file's order. Unwanted ones do not count."""
     if replies is None:
         return None
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
         raise BadRow("'replies' is not a list of messages")
-    wanted = [reply for reply in replies if not reply.get("deleted")]
-    return min(wanted, key=_rank, default=None)
+    return min((reply for reply in replies if not why_unwanted(reply)), key=rank_of, default=None)
 
 
-def _rank(reply: dict[str, Any]) -> float:
-    rank = reply.get("rank")
-    return float(rank) if isinstance(rank, int | float) else float("inf")
+def why_unwanted(message: Mapping[str, Any]) -> str:
+    """Why a message, and all that answers it, is left out; empty where it is not. Raises BadRow for what is no flag."""
+    if (state := message.get("tree_state")) and state != READY:
+        return f"the tree's state is {str(state)[:40]}"
+    if _flag(message, "deleted", False):
+        return "deleted, or an answer to what was deleted"
+    if not _flag(message, "review_result", True):
+        return "refused by its reviewers, or an answer to what was refused"
+    return ""
+
+
+def _flag(message: Mapping[str, Any], column: str, default: bool) -> bool:
+    value = message.get(column)
+    return default if value is None or value == "" else is_true(value, column)
+
+
+def rank_of(message: Mapping[str, Any]) -> float:
+    """0 is the best; UNRANKED where nobody ranked it. A table's cell is text."""
+    rank = message.get("rank")
+    try:
+        value = float(rank) if isinstance(rank, int | float | str) else UNRANKED
+    except (ValueError, OverflowError):
+        return UNRANKED
+    return UNRANKED if math.isnan(value) else value

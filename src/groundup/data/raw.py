@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -25,6 +26,12 @@ else:
 
 PACKINGS = (".gz", ".zst", ".bz2", ".xz")
 BLOCK_BYTES = 1 << 20
+_WIDE = {  # longer marks first: one begins with the other
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,13 @@ class RawRow:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's content, unpacked. UserError where it cannot be read, also while it is being read."""
+    """The file's content, unpacked. UserError where it cannot be read, also while it is being read.
+
+    UTF-16 and UTF-32 are refused as well: places are bytes of UTF-8, and every row would be said to be broken.
+    """
     try:
         with path.open("rb") as raw, _unpacked(raw, path.suffix.lower()) as file:
+            _check_encoding(path, file)
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:
         raise damaged(path, error) from error
@@ -50,6 +61,18 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise UserError(
             "The file cannot be read.", where=str(path), why=error.strerror or str(error)
         ) from error
+
+
+def _check_encoding(path: Path, file: Any) -> None:
+    beginning = file.peek(4)[:4]
+    name = next((name for mark, name in _WIDE.items() if beginning.startswith(mark)), "")
+    if name:
+        raise UserError(
+            f"The file is {name}, and UTF-8 is needed.",
+            where=str(path),
+            why="its first bytes say so",
+            fix=f"save it as UTF-8 in an editor, or make a copy: iconv -f {name} -t UTF-8 FILE > COPY",
+        )
 
 
 def damaged(path: Path, error: Exception) -> UserError:

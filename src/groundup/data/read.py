@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import cast
 from groundup.config.schema import DataSettings
 from groundup.data.documents import parse_text, text_pieces
 from groundup.data.files import PYTHON_DOCS, ROW_SUFFIXES, files_of, read_rows, suffix_of
-from groundup.data.layouts import Kind, Record
+from groundup.data.layouts import Kind, Parsed, Record
 from groundup.data.ledger import Ledger
+from groundup.data.oasst_flat import MessageTrees, TreeMessage
 from groundup.data.raw import RawRow
 from groundup.data.recognise import SAMPLE_ROWS, Recognised, check_columns, layout_of, recognise, renamed
 from groundup.data.splits import Choice
@@ -19,6 +21,7 @@ from groundup.data.stdlib import read_python_docs
 from groundup.data.types import BadRow, Conversation, Document, Pair, Unwanted
 from groundup.errors import UserError
 
+MOST_COLUMNS = 1000
 MOST_UNREADABLE = 1000
 """So many rows are looked at to find SAMPLE_ROWS that can be read."""
 LICENCE_NOTE = "Project Gutenberg licence removed"
@@ -52,6 +55,8 @@ def _kept(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
 
 def recognise_first(spec: DataSettings, wanted: Kind | None = None) -> Recognised:
     """What the rows of the first file with rows are. Raises UserError."""
+    check_columns(spec, wanted)
+    _check_files_columns(spec)
     for name in spec.path:
         for path in _row_files(name, spec, wanted).files:
             if rows := _sample(read_rows(path)):
@@ -70,6 +75,19 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
     What is yielded has no verdict yet. Raises UserError for unusable files, and, at the end, for too many bad rows.
     """
     check_columns(spec, kind)
+    _check_files_columns(spec)
+    with MessageTrees(kind) as trees:
+        for record in _rows(spec, ledger, kind):
+            if isinstance(record, TreeMessage):
+                trees.add(record, ledger)
+            else:
+                yield record
+        yield from trees.joined(ledger)
+    ledger.check(spec.max_bad_rows)
+
+
+def _rows(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Parsed]:
+    """What stands in each row, in file order."""
     last = ledger.rows_in + spec.subset if spec.subset else None
     only_text = True
     for name in spec.path:
@@ -85,13 +103,38 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
             only_text = only_text and (path is None or _is_text(path))
         if ledger.rows_in == before and (last is None or before < last):
             raise no_rows(name)
-    if spec.layout and only_text:
+    if only_text and (setting := "layout" if spec.layout else "columns" if spec.columns else ""):
         raise UserError(
-            f"`layout: {spec.layout}` would do nothing: this is plain text.",
+            f"`{setting}` would do nothing: this is plain text.",
             where=", ".join(spec.path),
             fix="take it out; it says how rows of .jsonl, .csv and the like are laid out",
         )
-    ledger.check(spec.max_bad_rows)
+
+
+def _check_files_columns(spec: DataSettings) -> None:
+    """UserError where `columns` names a column that no row has: it would do nothing.
+
+    Most often the first row shows that all are there; rows are looked at until then.
+    """
+    missing = set(spec.columns.values())
+    found: dict[str, None] = {}
+    for name in spec.path if missing else []:
+        for path in [] if name == PYTHON_DOCS else files_of(name, spec).files:
+            for row in [] if _is_text(path) else read_rows(path):
+                if _readable(row):
+                    missing -= row.value.keys()
+                    found |= dict.fromkeys(row.value) if len(found) < MOST_COLUMNS else {}
+                if not missing:
+                    return
+    if missing and found:  # without any row something else is said
+        name = min(missing)
+        near = difflib.get_close_matches(name, found, 1)
+        raise UserError(
+            f"columns names {name!r}, which no row has.",
+            where=", ".join(spec.path),
+            why=f"on the left stands our name, on the right the file's; the rows have {', '.join(list(found)[:12])}",
+            fix=f"did you mean {near[0]}?" if near else "take it out, or name one of these",
+        )
 
 
 def _is_text(path: Path) -> bool:
@@ -123,8 +166,8 @@ def _row_files(name: str, spec: DataSettings, wanted: Kind | None) -> Choice:
 
 def _records(
     path: Path | None, spec: DataSettings, ledger: Ledger, kind: Kind, last: int | None
-) -> Iterator[Record]:
-    """Records of one file, or of the standard library where there is none."""
+) -> Iterator[Parsed]:
+    """What stands in one file, or of the standard library where there is none."""
     if path is None or _is_text(path):
         for row in _texts(path, ledger):
             if last is not None and ledger.rows_in >= last:
@@ -157,8 +200,8 @@ def _texts(path: Path | None, ledger: Ledger) -> Iterator[RawRow]:
     return text_pieces(path, note)
 
 
-def _parsed(row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger) -> Record | None:
-    """The row's record, or None and a verdict in the ledger. Plain text has no layout."""
+def _parsed(row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger) -> Parsed | None:
+    """What stands in the row, or None and a verdict in the ledger. Plain text has no layout."""
     ledger.enter()
     try:
         return _parse(row, recognised, spec)
@@ -169,7 +212,7 @@ def _parsed(row: RawRow, recognised: Recognised | None, spec: DataSettings, ledg
     return None
 
 
-def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Record:
+def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Parsed:
     if row.problem:
         raise BadRow(row.problem)
     if not isinstance(row.value, dict):

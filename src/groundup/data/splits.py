@@ -34,6 +34,8 @@ _FILE = re.compile(rf"(?:.*[-._])?(?P<last>{_WORD})$|(?P<first>{_WORD})[-._].*$"
 _TEXT = re.compile(rf"(?:\w+\.)?(?P<last>{_WORD})(?:\.\w+)?$")
 ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 """What `datasets` and LLaMA-Factory write beside the rows, about them."""
+MOST_NAMES = 3
+"""So many files that are not read are named."""
 _ABOUT_TEXT = re.compile(
     r"(readme|licen[cs]e|changelog|contributing|source)(_\w+)?\.(md|txt)$", re.IGNORECASE
 )
@@ -50,7 +52,9 @@ class Choice:
 def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice:
     """The files of the split that the settings mean.
 
-    A single file, and what a glob names, is read as it is. In a folder, a file that names no split belongs to train.
+    A single file, and what a glob names, is read as it is. In a folder, a file that names no split belongs to train,
+    but not beside shards like train-00000-of-00001: those are the data set, as `datasets` has it, and the others its
+    raw form.
     Raises UserError where the split is not there, or several could be meant.
     """
     folder = not glob.has_magic(name) and not Path(name).expanduser().is_file()
@@ -60,9 +64,13 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
     root = os.path.commonpath([path.parent for path in files]) if files else ""
     splits = {path: split_of(path, Path(root)) for path in files}
     found: dict[str, list[Path]] = {}
+    sharded = any(split and _SHARD.match(_stem(path)) for path, split in splits.items())
+    left_out = []
     for path, split in splits.items():
-        if split or not any(splits.values()) or not _is_text(path):  # beside splits, other text is about them
+        if split or not any(splits.values()) or not (sharded or _is_text(path)):
             found.setdefault(split or TRAIN, []).append(path)
+        elif not _is_text(path):  # beside splits, other text is about them
+            left_out.append(path.name)
     if spec.split:
         chosen = WORDS.get(spec.split.lower(), spec.split)
         if chosen not in found:
@@ -74,11 +82,13 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
             )
     elif len(found) < 2:
         chosen = next(iter(found), TRAIN)
-        if chosen == TRAIN:
+        if chosen == TRAIN and not left_out:
             return Choice(found.get(TRAIN, []))
     else:
         chosen = _preferred(name, sorted(found), spec.prefers)
-    others = ", ".join(sorted(set(found) - {chosen}))
+    if len(left_out) > MOST_NAMES:
+        left_out[MOST_NAMES:] = [f"{len(left_out) - MOST_NAMES} more files"]
+    others = ", ".join([*sorted(set(found) - {chosen}), *left_out])
     return Choice(found[chosen], f"split {chosen}" + (f"; not read: {others}" if others else ""))
 
 
@@ -87,7 +97,7 @@ def split_of(path: Path, root: Path) -> str | None:
     if path.suffix == ".arrow" and (state := _state(path.parent)):
         stated = state.get("_split")
         return _known(path.parent.name if (path.parent.parent / "dataset_dict.json").is_file() else stated)
-    stem = path.name.split(".", 1)[0] if "." in path.name else path.name
+    stem = _stem(path)
     if shard := _SHARD.match(stem):
         stem = shard["split"]
         if stem.lower() not in ("data", "part", "shard", "chunk"):
@@ -98,6 +108,10 @@ def split_of(path: Path, root: Path) -> str | None:
         return WORDS[next(word for word in match.groups() if word)]
     parts = path.parent.relative_to(root).parts if path.is_relative_to(root) else ()
     return next((WORDS[part.lower()] for part in reversed(parts) if part.lower() in WORDS), None)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0]
 
 
 def _is_text(path: Path) -> bool:

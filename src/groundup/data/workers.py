@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
 from typing import Any, TypeVar
 
 from groundup.errors import UserError
@@ -17,17 +19,28 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 WAITING_PER_PROCESS = 3
 """Jobs handed out and not yet taken back, for each process."""
-SMALL_BYTES = 8_000_000
-"""Less input than this is done before other processes have started."""
+SMALL_CHARS = 8_000_000
+"""Less text than this is worked on before other processes have started."""
 
 _task: Callable[[Any], Any] | None = None
 
 
-def worker_count(wanted: int, input_bytes: int) -> int:
-    """`wanted`, or with 0 as many as the machine has processors for this process; one for little input."""
+def worker_count(wanted: int, jobs: Iterable[Job], chars: Callable[[Job], int]) -> tuple[int, Iterable[Job]]:
+    """How many processes the jobs are worth, and the jobs.
+
+    `wanted`, or with 0 as many as the machine has processors for this process; one for little text. What is little is
+    not known from the sizes of files, packed and cut as they are, so jobs are taken until there is enough.
+    """
     if wanted:
-        return wanted
-    return 1 if input_bytes < SMALL_BYTES else processors()
+        return wanted, jobs
+    waiting = iter(jobs)
+    taken, total = [], 0
+    for job in waiting:
+        taken.append(job)
+        total += chars(job)
+        if total >= SMALL_CHARS:
+            return processors(), chain(taken, waiting)
+    return 1, taken
 
 
 def processors() -> int:
@@ -104,7 +117,19 @@ def map_ordered(
 def _receive(task: Callable[[Any], Any] | None) -> None:
     global _task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all processes; the one that asked decides
+    end_with_parent()
     _task = task
+
+
+def end_with_parent() -> None:
+    """For a process that works for another, which cannot stop it when it is killed outright: it would wait for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _run(batch: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from groundup import console
 from groundup.config.schema import CleanSettings
-from groundup.data import Document, Ledger, data_paths, read_documents
+from groundup.data import Document, Ledger, read_documents
 from groundup.data.corpus import Corpus
 from groundup.data.dedup import find_near_duplicates
 from groundup.data.dropped import Dropped
@@ -76,13 +76,12 @@ def _refine(context: Context, ledger: Ledger, corpus: Corpus, dropped: Dropped) 
     settings = context.settings
     refiner = refiner_of(settings)
     _say_contamination(refiner)
-    size = sum(path.stat().st_size for source in settings.sources for path in data_paths(source))
-    workers = 1 if context.rehearse else worker_count(settings.workers, size)
+    wanted = 1 if context.rehearse else settings.workers
+    workers, batches = worker_count(wanted, _batches(context, ledger), _chars)
     if workers > 1:
         console.say(f"  cleaning in {workers} processes")
-    batches = map_ordered(_Task(refiner), _batches(context, ledger), workers)
     with console.progress("Cleaning", unit="document") as bar:
-        for (source, documents), results in batches:
+        for (source, documents), results in map_ordered(_Task(refiner), batches, workers):
             for document, refined in zip(documents, results):
                 if refined.reason:
                     ledger.filter(refined.reason)
@@ -94,6 +93,10 @@ def _refine(context: Context, ledger: Ledger, corpus: Corpus, dropped: Dropped) 
                     ledger.deduplicate()
             bar.advance(len(documents))
     corpus.close()
+
+
+def _chars(batch: tuple[int, list[Document]]) -> int:
+    return sum(len(document.text) for document in batch[1])
 
 
 class _Task:
@@ -165,7 +168,10 @@ def _mix(settings: CleanSettings, corpus: Corpus, times_D: Any) -> Mixture | Non
 
 def _told(settings: CleanSettings, mixture: Mixture) -> dict[str, Any]:
     """The mixture by the names of its sources."""
-    return {", ".join(source.path): told for source, told in zip(settings.mix, mixture.sources)}
+    names = [
+        ", ".join(source.path) + (f" ({source.split})" if source.split else "") for source in settings.mix
+    ]
+    return dict(zip(names, mixture.sources))
 
 
 def _say_contamination(refiner: Refiner) -> None:

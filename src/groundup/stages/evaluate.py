@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from groundup import console
-from groundup.batch import Record
+from groundup.batch import Chain, Record
 from groundup.config.schema import ChatSettings, DataSettings
 from groundup.data import Ledger, holds_pairs
 from groundup.errors import UserError
@@ -22,6 +23,8 @@ from groundup.stages.origin import origin_of
 from groundup.stages.rows import Item, Prompt, Renderer, prompt_of, read_items
 
 ROW_TOKENS = 4096
+Usable = tuple[Item, tuple[Chain, ...]]
+"""A row and what is rendered of it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,13 @@ def run(context: Context) -> dict[str, Any]:
         loaded = with_chat(load_for_inference(compared.source, (origin or context).run, dtype), context)
         dtype = str(loaded.model.compute_dtype).removeprefix("torch.")  # one for all, to compare them
         counted = ledger if number == 0 else Ledger(None)
-        metrics, usable = measure(context, loaded, conversations, pairs, counted)
+        rendered = [
+            list(renderer_for(context, loaded).chains(items, counted)) for items in (conversations, pairs)
+        ]
+        if number == 0:
+            check_rows(context, ledger, rendered)
+            console.say(f"  {ledger}")
+        metrics, usable = measure(context, loaded, *rendered)
         prompts = choose_prompts(context, usable) if prompts is None else prompts
         models.append({"name": compared.name, "metrics": metrics})
         answers[compared.name] = answer_prompts(loaded.model, loaded.tokenizer, loaded.chat, prompts, tokens)
@@ -111,23 +120,35 @@ def heldout_items(context: Context, origin: Context | None, ledger: Ledger) -> t
     return found["sft"], found["dpo"]
 
 
-def measure(
-    context: Context, loaded: Loaded, conversations: list[Item], pairs: list[Item], ledger: Ledger
-) -> tuple[dict[str, float], list[Item]]:
-    """eval_loss on the conversations, preference numbers on the pairs; and the conversations, else pairs, in use.
+def renderer_for(context: Context, loaded: Loaded) -> Renderer:
+    """Renders as the model was trained; no row may be longer than the model's context."""
+    return Renderer(loaded.tokenizer, loaded.chat, min(context.settings.max_length, loaded.context_tokens))
 
-    Raises UserError when no row can be used.
-    """
+
+def check_rows(context: Context, ledger: Ledger, rendered: Sequence[Sequence[object]]) -> None:
+    """Raises UserError when too many rows cannot be used, or none can."""
+    data = context.settings.data
+    if not any(rendered):
+        raise UserError(
+            "no rows are left to evaluate on",
+            where=", ".join(data.path) if data else f"stages.{context.name}",
+            why=str(ledger),
+            fix="name other rows with data, or raise max_length",
+        )
+    most = (data or DataSettings(path=[])).max_bad_rows
+    ledger.check(most, "raise max_length for long rows, repair or remove the others")
+
+
+def measure(
+    context: Context, loaded: Loaded, conversations: Sequence[Usable], pairs: Sequence[Usable]
+) -> tuple[dict[str, float], list[Item]]:
+    """eval_loss on the conversations, preference numbers on the pairs; and the conversations, else pairs, in use."""
     longest_tokens = min(context.settings.max_length, loaded.context_tokens)
-    renderer = Renderer(loaded.tokenizer, loaded.chat, longest_tokens)
     metrics: dict[str, float] = {}
-    usable: list[Item] = []
-    for items, objective in ((conversations, LanguageModeling()), (pairs, Preference())):
+    for rendered, objective in ((conversations, LanguageModeling()), (pairs, Preference())):
         if context.rehearse:
-            items = items[:REHEARSAL_ITEMS]
-        rendered = list(renderer.chains(items, ledger))
+            rendered = rendered[:REHEARSAL_ITEMS]
         records = [Record(index, chains) for index, (_, chains) in enumerate(rendered)]
-        usable = usable or [item for item, _ in rendered]
         if records:
             metrics |= evaluate_records(
                 loaded.model,
@@ -138,16 +159,7 @@ def measure(
                 device=str(loaded.model.device),
                 title="Evaluating",
             )
-    if not metrics:
-        raise UserError(
-            "no rows are left to evaluate on",
-            where=", ".join(context.settings.data.path)
-            if context.settings.data
-            else f"stages.{context.name}",
-            why=str(ledger),
-            fix="name other rows with data, or raise max_length",
-        )
-    return metrics, usable
+    return metrics, [item for item, _ in conversations or pairs]
 
 
 def choose_prompts(context: Context, items: list[Item]) -> list[Prompt]:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from groundup.config.schema import DataSettings
-from groundup.data import data_paths
+from groundup.data import Ledger, data_paths, jsonrows, read_documents
 from groundup.data.files import files_of, read_rows
 from groundup.errors import UserError
 
@@ -107,3 +107,41 @@ def test_an_unreadable_file(tmp_path):
     path.chmod(0)
     with pytest.raises(UserError, match="cannot be read"):
         rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt", "a.jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-be"])
+def test_other_encodings_are_named(tmp_path, name, encoding):
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    data = f'{mark}{{"question": "q", "answer": "字"}}\n'.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(UserError, match=f"The file is {encoding[:6].upper()}") as caught:
+        for _ in read_documents(DataSettings(path=[str(tmp_path / name)]), Ledger()):
+            pass
+    assert caught.value.where == str(tmp_path / name) and "iconv" in caught.value.fix
+
+
+def test_a_string_that_does_not_end_is_told_where_it_begins(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_bytes('[{"a": "字"},\n {"b": 1, "c": "broken}]'.encode())
+    with pytest.raises(UserError) as caught:
+        rows(path)
+    assert caught.value.where == f"{path}:2"
+    assert caught.value.why == "Unterminated string (at byte 30)"
+    assert path.read_bytes()[30:].startswith(b'"broken')
+    monkeypatch.setattr(jsonrows, "MOST_ITEM_CHARS", 3 * jsonrows.BLOCK_BYTES)
+    path.write_bytes(b'[{"a": 1},\n {"b": "broken' + b" " * (20 * jsonrows.BLOCK_BYTES))
+    read = []
+    monkeypatch.setattr(jsonrows._ListReader, "_more", counted(jsonrows._ListReader._more, read))
+    with pytest.raises(UserError, match="does not end") as caught:
+        rows(path)
+    assert caught.value.where == f"{path}:2" and "byte 12" in caught.value.why
+    assert max(read) < 6 * jsonrows.BLOCK_BYTES, "nothing is read in vain"
+
+
+def counted(more, read):
+    def reading(self):
+        more(self)
+        read.append(self.file.tell())
+
+    return reading

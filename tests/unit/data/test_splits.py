@@ -87,6 +87,20 @@ def test_several_and_none_preferred(tmp_path):
     assert chosen(tmp_path / "one") == ["train_sft-00000-of-00001.jsonl"]
 
 
+def test_shards_are_the_data_set_and_other_rows_its_raw_form(tmp_path):
+    """As the hub's OpenAssistant/oasst1, which has dumps of the same messages beside its splits."""
+    made(tmp_path, "data/train-00000-of-00001-ab.jsonl", "data/validation-00000-of-00001-cd.jsonl")
+    made(
+        tmp_path, *(f"2023-04-12_oasst_{name}.jsonl.gz" for name in ("all.trees", "ready", "spam", "prompts"))
+    )
+    assert chosen(tmp_path) == ["data/train-00000-of-00001-ab.jsonl"]
+    assert chosen(tmp_path, EvalDataSettings) == ["data/validation-00000-of-00001-cd.jsonl"]
+    ledger = Ledger()
+    read_conversations(DataSettings(path=[str(tmp_path)]), ledger)
+    assert ledger.splits[str(tmp_path)].startswith("split train; not read: validation, 2023-04-12_oasst_all")
+    assert ledger.splits[str(tmp_path)].endswith(", 1 more files")
+
+
 def test_what_is_about_the_rows_is_not_read(tmp_path):
     made(tmp_path, "rows.jsonl", "README.md", "LICENSE.md", "SOURCE.txt", "dataset_info.json", "book.md")
     assert chosen(tmp_path) == ["book.md", "rows.jsonl"]

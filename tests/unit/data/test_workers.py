@@ -38,7 +38,13 @@ def test_a_process_that_dies_is_told():
     assert "workers: 1" in error.value.fix
 
 
-def test_how_many():
-    assert worker_count(3, 0) == 3
-    assert worker_count(0, workers.SMALL_BYTES - 1) == 1
-    assert worker_count(0, workers.SMALL_BYTES) == workers.processors()
+def test_as_many_as_what_is_read_is_worth(monkeypatch):
+    monkeypatch.setattr(workers, "SMALL_CHARS", 5)
+    monkeypatch.setattr(workers, "processors", lambda: 7)
+    for texts, processes, taken_first in ((["ab", "cd"], 1, 2), (["ab", "cd", "ef", "gh"], 7, 3)):
+        given, read = iter(texts), []
+        count, jobs = worker_count(0, (read.append(text) or text for text in given), len)
+        assert (count, len(read)) == (processes, taken_first)
+        assert list(jobs) == texts
+    count, jobs = worker_count(3, iter(["ab"]), len)
+    assert (count, list(jobs)) == (3, ["ab"])

@@ -175,3 +175,19 @@ def test_a_tie_is_not_an_accuracy_of_zero():
     stage = record([tied, {"step": 1, "eval_rewards/margins": 1.0, "eval_rewards/accuracies": 0.9}])
     assert stage.series("eval_rewards/accuracies") == [(1, 0.9)]
     assert "rewards/accuracies" not in stage.held_out("before")
+
+
+def test_a_mixture_says_what_it_took_of_each_source(tmp_path):
+    run = Run.open(tmp_path / "run")
+    stage = run.stage("clean")
+    stage.started("f")
+    sizes = {"available_bytes": 40_000_000, "bytes": 12_000_000, "share": 0.75, "times": 0.3, "weight": 3.0}
+    other = {"available_bytes": 4_000_000, "bytes": 4_000_000, "share": 0.25, "times": 1.0, "weight": 1.0}
+    parts = {"train": 1000, "heldout": 50}
+    mixed = {"books": sizes | {"left_out": 2345}, "web/*.jsonl": other | {"left_out": 0}}
+    stage.finish("f", {"kind": "clean", "documents": parts, "bytes": parts, "mix": mixed})
+    html = Page(write_report(run).read_text(encoding="utf-8")).shown
+    for shown in (html, run.report_md.read_text(encoding="utf-8")):
+        assert "75.0% of the mixture: 12.0 MB of 40.0 MB, 0.30 times, 2,345 documents left out" in shown
+        assert "25.0% of the mixture: 4.0 MB of 4.0 MB, 1.00 times" in shown
+        assert "books" in shown and "web/*.jsonl" in shown

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 
 from groundup.data.dedup.shingles import I64
 from groundup.errors import UserError
@@ -57,9 +59,16 @@ def read_at(documents: Path, offset: I64) -> Iterator[str]:
             yield _text(file.readline(), documents, None)
 
 
+def _parsed(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError:  # half of a surrogate pair is for json to read
+        return json.loads(line)
+
+
 def _text(line: bytes, documents: Path, number: int | None) -> str:
     try:
-        text = json.loads(line)["text"]
+        text = _parsed(line)["text"]
     except (ValueError, KeyError, TypeError) as error:
         text = error
     if isinstance(text, str):

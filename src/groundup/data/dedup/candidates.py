@@ -17,14 +17,14 @@ from groundup.data.dedup.shingles import I64, U64, shingles_of
 NEIGHBOURS = 7
 """In a bucket each text is compared with the bucket's first and with so many that follow it in reading order: all with
 all up to 8 texts, and no more than 8 comparisons a text in a bucket of any size."""
+MOST_UNLIKE = 1 << 22
 
 
 def rounds_of_pairs(key: U64, number: I64) -> Iterator[I64]:
     """Candidates [P, 2] among texts of one band (or of one bucket), the lower number first; in rounds, so that a
     caller may leave out a pair that an earlier round has already joined. Numbers must ascend."""
-    inside = key != NO_KEY
-    order = np.argsort(key[inside], kind="stable")
-    key, number = key[inside][order], number[inside][order]
+    order = _in_buckets(key)
+    key, number = key[order], number[order]
     begins = np.ones(len(key), bool)
     begins[1:] = key[1:] != key[:-1]
     first = np.maximum.accumulate(np.where(begins, np.arange(len(key)), 0))
@@ -33,6 +33,52 @@ def rounds_of_pairs(key: U64, number: I64) -> Iterator[I64]:
     for ahead in range(1, NEIGHBOURS + 1):
         earlier = np.flatnonzero((first[ahead:] == first[:-ahead]) & ~begins[:-ahead])
         yield np.stack([number[earlier], number[earlier + ahead]], axis=1)
+
+
+def _in_buckets(key: U64) -> I64:
+    """The places of keys that occur twice or more, by key, and among equal ones in order."""
+    order = np.flatnonzero(key != NO_KEY)
+    order = order[np.argsort(key[order])]  # a stable sort of all would take several times as long
+    same = key[order[1:]] == key[order[:-1]]
+    shared = np.zeros(len(order), bool)
+    shared[1:] = same
+    shared[:-1] |= same
+    order = order[shared]
+    return order[np.lexsort((order, key[order]))]
+
+
+class Unlike:
+    """Pairs that were compared and are not alike: another band need not compare them again.
+
+    8 bytes a pair; of more than about MOST_UNLIKE some are forgotten, which costs nothing but time.
+    """
+
+    def __init__(self, documents: int) -> None:
+        self._documents = documents
+        self._known, self._new = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
+        self._held = 0
+
+    def add(self, pair_P2: I64) -> None:
+        if self._held < MOST_UNLIKE:
+            self._new.append(self._code(pair_P2))
+            self._held += len(pair_P2)
+
+    def next_band(self) -> None:
+        """In one band no pair comes twice, so they are sorted in only now."""
+        new = np.concatenate(self._new)
+        if len(self._known) + len(new) > MOST_UNLIKE:
+            self._known = new[:0]
+        self._known, self._new, self._held = np.sort(np.concatenate([self._known, new])), [new[:0]], 0
+
+    def without(self, pair_P2: I64) -> I64:
+        """Those that were not compared in an earlier band."""
+        code = self._code(pair_P2)
+        place = np.searchsorted(self._known, code)
+        place[place == len(self._known)] = 0
+        return pair_P2[self._known[place] != code] if len(self._known) else pair_P2
+
+    def _code(self, pair_P2: I64) -> I64:
+        return pair_P2[:, 0] * self._documents + pair_P2[:, 1]
 
 
 @dataclass(frozen=True)
@@ -76,7 +122,7 @@ def _once(value: U64) -> U64:
 
 
 def jaccard(one: U64, other: U64) -> float:
-    """Sorted, each once. `numpy.unique` hashes before it sorts, which took longer here."""
+    """The share of both sets together that is in both; sorted, each once. 0.0 where one is empty."""
     if not len(one) or not len(other):
         return 0.0
     both = np.sort(np.concatenate([one, other]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundup import console
 from groundup.data.dedup.blocks import BLOCK_BYTES, Block, blocks_of, read_block
-from groundup.data.dedup.candidates import Comparison, rounds_of_pairs
+from groundup.data.dedup.candidates import Comparison, Unlike, rounds_of_pairs
 from groundup.data.dedup.clusters import CLUSTERS_FILE, Clusters, NearDuplicates, settle
 from groundup.data.dedup.minhash import Bands, band_keys, bands_for
 from groundup.data.dedup.shingles import I64, U64, shingles_of
@@ -125,14 +125,16 @@ def search(
         jobs = (Signing(comparison, bands, tables, block) for block in blocks_of(documents))
         for lines in workers.map(sign, jobs):
             on_documents(lines)
-        clusters = Clusters(tables.parent_D)
+        clusters, unlike = Clusters(tables.parent_D), Unlike(count)
         with console.progress("Comparing", unit="pair") as bar:
             for key_D in tables.key_BD:
                 for pair_P2 in _pairs(key_D):
-                    pair_P2 = pair_P2[clusters.apart(pair_P2)]
-                    for alike_P2 in _alike(pair_P2, comparison, tables.offset_D, workers):
-                        clusters.join(alike_P2)
+                    pair_P2 = unlike.without(pair_P2[clusters.apart(pair_P2)])
+                    for piece_P2, alike in _compared(pair_P2, comparison, tables.offset_D, workers):
+                        clusters.join(piece_P2[alike])
+                        unlike.add(piece_P2[~alike])
                     bar.advance(len(pair_P2))
+                unlike.next_band()
         return settle(clusters, documents, lambda number: tables.offset_D[number], scratch / CLUSTERS_FILE)
 
 
@@ -153,8 +155,10 @@ def _pairs(key_D: U64) -> Iterator[I64]:
         yield from rounds_of_pairs(key_D[number], number)
 
 
-def _alike(pair_P2: I64, comparison: Comparison, offset_D: I64, workers: Workers) -> Iterator[I64]:
-    """Those pairs that are alike, in pieces of about a block's text."""
+def _compared(
+    pair_P2: I64, comparison: Comparison, offset_D: I64, workers: Workers
+) -> Iterator[tuple[I64, NDArray[np.bool_]]]:
+    """The pairs in pieces of about a block's text, and which of them are alike."""
     pair_P2 = pair_P2[np.lexsort((pair_P2[:, 1], pair_P2[:, 0]))]
     end = comparison.documents.stat().st_size
     after = np.minimum(pair_P2 + 1, len(offset_D) - 1)
@@ -162,5 +166,4 @@ def _alike(pair_P2: I64, comparison: Comparison, offset_D: I64, workers: Workers
     piece_P = np.cumsum(size_P2.sum(axis=1)) // BLOCK_BYTES
     pieces = np.split(pair_P2, np.flatnonzero(np.diff(piece_P)) + 1) if len(pair_P2) else []
     answers = workers.map(compare, ((comparison, offset_D[piece]) for piece in pieces))
-    for piece, alike in zip(pieces, answers):
-        yield piece[alike]
+    yield from zip(pieces, answers)

@@ -26,6 +26,7 @@ from groundup.data.dedup.candidates import Comparison, rounds_of_pairs
 from groundup.data.dedup.clusters import CLUSTERS_FILE, Clusters, NearDuplicates, settle
 from groundup.data.dedup.minhash import NO_KEY, Bands, band_keys, bands_for
 from groundup.data.dedup.shingles import I64, U64, shingles_of
+from groundup.data.workers import end_with_parent
 from groundup.errors import UserError
 
 PAIRS_AT_ONCE = 1024
@@ -78,7 +79,8 @@ def _in_a_process(function: Callable[..., I64], *given: Any) -> I64:
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as pool:
             return pool.submit(function, *given).result()
     except BrokenProcessPool as error:
         raise UserError(

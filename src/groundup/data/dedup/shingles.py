@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,9 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 SPACE, LETTER, ALONE = 0, 1, 2
+KIND_BIT = 24
+PART_CHARS = 1 << 16
+"""So many characters are cut into words at a time: their arrays stay in a processor's cache."""
 _ALONE = (  # first and last code point of scripts without spaces
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
     *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
@@ -69,31 +72,55 @@ def _rolled(word_W: U64) -> np.uint64:
 
 
 def _words(texts: Sequence[str]) -> tuple[U64, I64]:
-    """A hash of each word [W] of all texts, and where each text's begin [D+1].
+    """A hash of each word [W] of all texts, and where each text's begin [D+1]."""
+    parts = [_some_words(some) for some in _parts(texts)]
+    count_D = np.concatenate([np.zeros(1, np.int64), *(count for _, count in parts)])
+    return np.concatenate([np.zeros(0, np.uint64), *(word for word, _ in parts)]), np.cumsum(count_D)
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in order, in parts of about PART_CHARS, or one that is longer."""
+    first = chars = 0
+    for number, text in enumerate(texts):
+        if chars and chars + len(text) > PART_CHARS:
+            yield texts[first:number]
+            first, chars = number, 0
+        chars += len(text) + 1
+    if first < len(texts):
+        yield texts[first:]
+
+
+def _some_words(texts: Sequence[str]) -> tuple[U64, I64]:
+    """A hash of each word [W] of all texts, and how many each text has [D].
 
     A word's hash is the polynomial of its code points at _LETTER_BASE, from differences of one running sum.
     """
-    joined = "\n".join([*texts, ""])
-    ascii_only = joined.isascii()
-    code = np.frombuffer(
-        joined.encode("ascii" if ascii_only else "utf-32-le", "surrogatepass"),
-        np.uint8 if ascii_only else "<u4",
-    )
-    kind, code = _kinds(ascii_only)[code], _folds(ascii_only)[code]
-    word = kind != SPACE
-    start = word.copy()
-    start[1:] &= (kind[1:] == ALONE) | (kind[:-1] != LETTER)
-    end = word
-    end[:-1] &= (kind[:-1] == ALONE) | (kind[1:] != LETTER)
-    start_W, end_W = np.flatnonzero(start), np.flatnonzero(end)
+    kind, code = _characters("\n".join([*texts, ""]))
+    word, letter = kind != SPACE, kind == LETTER
+    joins = letter[1:] & letter[:-1]  # to the character before
+    start, end = word.copy(), word
+    start[1:] &= ~joins
+    end[:-1] &= ~joins
+    start_W, end_W = np.flatnonzero(start), np.flatnonzero(end) + 1
     power, inverse = _powers(max(len(code), 1))
-    running = np.cumsum(power[: len(code)] * code, dtype=np.uint64)
-    sum_W = running[end_W] - running[start_W] + power[start_W] * code[start_W]
+    running = np.zeros(len(code) + 1, np.uint64)
+    np.multiply(power[: len(code)], code, out=running[1:])
+    np.cumsum(running, out=running)
+    sum_W = running[end_W] - running[start_W]
     # The length tells a word from the same word behind characters of code 0.
-    word_W = mixed(sum_W * inverse[start_W] + (end_W - start_W).astype(np.uint64))
+    word_W = mixed(sum_W * inverse[start_W] + (end_W - start_W - 1).astype(np.uint64))
     text_ends = np.cumsum([len(text) + 1 for text in texts])
-    first_D1 = np.concatenate([[0], np.searchsorted(start_W, text_ends)]).astype(np.int64)
-    return word_W, first_D1
+    return word_W, np.diff(np.searchsorted(start_W, text_ends), prepend=0).astype(np.int64)
+
+
+def _characters(text: str) -> tuple[NDArray[np.uint8], NDArray[np.unsignedinteger]]:
+    """The kind of each character, and its code point without regard to case."""
+    if text.isascii():
+        data = text.encode("ascii")
+        return np.frombuffer(data.translate(_ascii_kinds()), np.uint8), np.frombuffer(data.lower(), np.uint8)
+    code = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    known = _table()[code]
+    return (known >> np.uint32(KIND_BIT)).astype(np.uint8), known & np.uint32((1 << KIND_BIT) - 1)
 
 
 def mixed(value: U64) -> U64:
@@ -103,31 +130,30 @@ def mixed(value: U64) -> U64:
     return value ^ (value >> np.uint64(31))
 
 
-@lru_cache(maxsize=2)
-def _kinds(ascii_only: bool) -> NDArray[np.uint8]:
-    """SPACE, LETTER or ALONE for each code point. From the third plane on there are only ideographs."""
-    looked_at = 128 if ascii_only else 0x20000
-    table = np.zeros(looked_at if ascii_only else sys.maxunicode + 1, np.uint8)
-    for code in range(looked_at):
+@lru_cache(maxsize=1)
+def _ascii_kinds() -> bytes:
+    """SPACE or LETTER for each byte."""
+    return bytes(LETTER if chr(code).isalnum() else SPACE for code in range(128)) + bytes(128)
+
+
+@lru_cache(maxsize=1)
+def _table() -> NDArray[np.uint32]:
+    """For each code point what it is without regard to case, and from KIND_BIT on its kind.
+
+    A code point that casefolds to several stays itself, as ß does. From the third plane on there are only ideographs.
+    """
+    kind = np.zeros(sys.maxunicode + 1, np.uint32)
+    table = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+    for code in range(0x20000):
         if unicodedata.category(chr(code))[0] in "LMN":
-            table[code] = LETTER
-    if ascii_only:
-        return table
-    for first, last in _ALONE[:-1]:
-        table[first : last + 1] *= ALONE
-    first, last = _ALONE[-1]
-    table[first : last + 1] = ALONE
-    return table
-
-
-@lru_cache(maxsize=2)
-def _folds(ascii_only: bool) -> NDArray[np.uint32]:
-    """What each code point is without regard to case, where that is one code point; ß stays ß."""
-    table = np.arange(128 if ascii_only else sys.maxunicode + 1, dtype=np.uint32)
-    for code in range(128 if ascii_only else 0x20000):
+            kind[code] = LETTER
         if len(folded := chr(code).casefold()) == 1:
             table[code] = ord(folded)
-    return table
+    for first, last in _ALONE[:-1]:
+        kind[first : last + 1] *= ALONE
+    first, last = _ALONE[-1]
+    kind[first : last + 1] = ALONE
+    return table | kind << np.uint32(KIND_BIT)
 
 
 _cached_powers: list[tuple[U64, U64]] = []
