@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from groundup import __version__, console, shell
-from groundup.data_verbs import data
+from groundup import __version__, console, data_verbs, fetch_verb, shell
 from groundup.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(data)
+cli.add_command(data_verbs.data)
+cli.add_command(fetch_verb.fetch)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

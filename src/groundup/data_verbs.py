@@ -36,6 +36,7 @@ def data() -> None:
     metavar="OURS=THEIRS",
     help="Which column of the file is which; repeatable.",
 )
+@click.option("--config", metavar="NAME", help="Which configuration of a hub's data set.")
 @click.option("--split", metavar="S", help="Which part of a folder or data set.  [default: train]")
 @click.option("--layout", metavar="NAME", help="What the rows are, if that is not clear.")
 @click.option("--chat-template", metavar="FILE", help="A Jinja template in place of the model's own.")
@@ -55,6 +56,7 @@ def inspect(
     max_length: int | None,
     subset: int,
     columns: tuple[str, ...],
+    config: str | None,
     split: str | None,
     layout: str | None,
     chat_template: str | None,
@@ -70,6 +72,7 @@ def inspect(
     Examples:
       groundup data inspect chats.jsonl
       groundup data inspect pairs.jsonl --model runs/sft-mine --rows 5
+      groundup data inspect Salesforce/wikitext --config wikitext-2-raw-v1 --split test
       groundup data inspect rows.csv --columns prompt=question --columns completion=reply --json
     """
     from groundup.stages.inspect.command import inspect_data
@@ -86,6 +89,7 @@ def inspect(
         max_length=max_length,
         subset=subset,
         columns=mapped,
+        config=config,
         split=split,
         layout=layout,
         chat_template=chat_template,

@@ -15,7 +15,7 @@ from groundup import console
 from groundup.errors import UserError
 
 SECTIONS = {
-    "Start here": ("run", "recipes", "init", "doctor", "plan"),
+    "Start here": ("run", "recipes", "init", "fetch", "doctor", "plan"),
     "One stage, without a recipe": ("pretrain", "sft", "dpo", "merge", "eval"),
     "Look and use": ("data", "report", "chat"),
 }
@@ -48,6 +48,10 @@ class Verbs(click.Group):
 def run(verbs: click.Group, argv: Sequence[str] | None = None) -> int:
     """Run a verb. Returns the exit code: 0 done, 1 a bug or a bad verdict, 2 something to put right, 130 stopped."""
     console.prepare_streams()
+    if "," in os.environ.get("HF_ENDPOINT", ""):
+        from groundup.hub.endpoints import split_list_for_libraries
+
+        split_list_for_libraries()  # before any library reads it
     # Libraries' own bars would tear ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

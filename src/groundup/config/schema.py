@@ -68,6 +68,10 @@ class DataSettings(Settings):
     """Which split is read where `split` names none and there are several."""
 
     path: list[str] = Field(description="files, folders, globs, hub names, or builtin:NAME")
+    config: str | None = Field(
+        None,
+        description="configuration of a hub's data set, for example wikitext-2-raw-v1; default: its default",
+    )
     split: str | None = Field(None, description="which part of a folder or data set; default: train")
     subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
     layout: Layout | None = Field(None, description="how rows are laid out; default: recognised")

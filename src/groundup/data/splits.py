@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,22 @@ class Choice:
     said: str = ""
 
 
-def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice:
-    """The files of the split that the settings mean.
+def choose_split(name: str, files: Sequence[Path], spec: DataSettings, root: Path | None = None) -> Choice:
+    """The files of the split that the settings mean, told by the files' names.
 
     A single file, and what a glob names, is read as it is. In a folder, a file that names no split belongs to train,
     but not beside shards like train-00000-of-00001: those are the data set, as `datasets` has it, and the others its
     raw form.
-    Raises UserError where the split is not there, or several could be meant.
+    root: the folder below which folders' names may say splits; default: the deepest that holds all files. Raises
+    UserError where the split is not there, or several could be meant.
     """
     folder = not glob.has_magic(name) and not Path(name).expanduser().is_file()
     files = _rows_of_datasets(files) if folder else list(files)
     if not folder and not spec.split:
         return Choice(files)
-    root = os.path.commonpath([path.parent for path in files]) if files else ""
-    splits = {path: split_of(path, Path(root)) for path in files}
+    if root is None:
+        root = Path(os.path.commonpath([path.parent for path in files]) if files else "")
+    splits = {path: split_of(path, root) for path in files}
     found: dict[str, list[Path]] = {}
     sharded = any(split and _SHARD.match(_stem(path)) for path, split in splits.items())
     left_out = []
@@ -71,14 +73,21 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
             found.setdefault(split or TRAIN, []).append(path)
         elif not _is_text(path):  # beside splits, other text is about them
             left_out.append(path.name)
+    return choose_from(name, found, spec, left_out)
+
+
+def choose_from(
+    name: str, found: Mapping[str, list[Path]], spec: DataSettings, left_out: Sequence[str] = ()
+) -> Choice:
+    """One split of these. left_out: files of none, to be told of. Raises UserError like `choose_split`."""
     if spec.split:
-        chosen = WORDS.get(spec.split.lower(), spec.split)
+        chosen = spec.split if spec.split in found else WORDS.get(spec.split.lower(), spec.split)
         if chosen not in found:
             raise UserError(
                 f"There is no split {spec.split}.",
                 where=name,
-                why=f"the splits found in the files' names are {', '.join(sorted(found))}",
-                fix=f"take one of them, for example split: {min(found)}; or name a file",
+                why=f"the splits are {', '.join(sorted(found))}" if found else "there are no files with rows",
+                fix=f"take one of them, for example split: {min(found)}; or name a file" if found else "",
             )
     elif len(found) < 2:
         chosen = next(iter(found), TRAIN)
@@ -86,9 +95,8 @@ def choose_split(name: str, files: Sequence[Path], spec: DataSettings) -> Choice
             return Choice(found.get(TRAIN, []))
     else:
         chosen = _preferred(name, sorted(found), spec.prefers)
-    if len(left_out) > MOST_NAMES:
-        left_out[MOST_NAMES:] = [f"{len(left_out) - MOST_NAMES} more files"]
-    others = ", ".join([*sorted(set(found) - {chosen}), *left_out])
+    more = [f"{len(left_out) - MOST_NAMES} more files"] if len(left_out) > MOST_NAMES else []
+    others = ", ".join([*sorted(set(found) - {chosen}), *left_out[:MOST_NAMES], *more])
     return Choice(found[chosen], f"split {chosen}" + (f"; not read: {others}" if others else ""))
 
 

@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.hub.download import Wanted, download
+from groundup.hub.download import Wanted, bring, download, plan_download
 from groundup.hub.names import find_local, looks_like_path, missing_path
 
-DATA_FILES = [
+CARD = "README.md"
+DATA_FILES = tuple(
     f"*{kind}{packing}"
     for kind in (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md")
     for packing in ("", ".gz", ".zst", ".bz2", ".xz")
-] + ["*.parquet", "*.arrow"]
+) + ("*.parquet", "*.arrow")
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A hub's data set before its files are fetched: the names of all of them, and its README.md (may be empty)."""
+
+    name: str
+    files: tuple[str, ...]
+    card: str
+
+    def wanted(self, files: Sequence[str]) -> Wanted:
+        return Wanted(self.name, "dataset", only=tuple(files))
+
+    def fetch(self, files: Sequence[str]) -> list[Path]:
+        """These files on this machine, in the same order. Raises UserError."""
+        folder = download(self.wanted(files))
+        return [folder / file for file in files]
+
+
+def find_dataset(name: str, relative_to: str | Path | None = None) -> HubDataset | None:
+    """What a hub's data set holds; None where `name` is a file, folder or glob here. Raises UserError."""
+    start = Path(relative_to) if relative_to else None
+    if find_local(name, start) or glob.has_magic(name) or looks_like_path(name):
+        return None
+    plan = plan_download(Wanted(name, "dataset", allow=(CARD,)))
+    card = bring(plan) / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    return HubDataset(name, tuple(file.name for file in plan.listing.files), text)
 
 
 def resolve_data(name: str, relative_to: str | Path | None = None) -> list[Path]:
     """The files that `name` means, sorted; a folder's are all below it that are not hidden.
 
-    relative_to: the folder where relative paths start (then the current folder). Raises UserError, also when a
-    folder or a glob holds no file.
+    relative_to: the folder where relative paths start (then the current folder). Of a hub's data set all files are
+    fetched, of every configuration and split. Raises UserError, also when a folder or a glob holds no file.
     """
     start = Path(relative_to) if relative_to else None
     if path := find_local(name, start):
@@ -29,7 +60,12 @@ def resolve_data(name: str, relative_to: str | Path | None = None) -> list[Path]
         return _glob(name, start)
     if looks_like_path(name):
         raise missing_path(name, "data file or folder")
-    return _files_below(download(Wanted(name, "dataset", allow=DATA_FILES)))
+    return _files_below(download(wanted_data(name)))
+
+
+def wanted_data(name: str) -> Wanted:
+    """All files with rows or text of a hub's data set."""
+    return Wanted(name, "dataset", DATA_FILES)
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -1,257 +1,213 @@
-"""Bringing a repository from a model hub into the local cache, with errors that say what to do."""
+"""Bringing what is wanted of a repository into the cache, all of it, or saying why not."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from groundup import console
 from groundup.errors import UserError
+from groundup.hub import blobs, errors, retry
+from groundup.hub.blobs import Place
+from groundup.hub.cache import caches, repository, size_text, trouble
+from groundup.hub.endpoints import split_list_for_libraries
+from groundup.hub.errors import Kind, NoAnswer
+from groundup.hub.listing import Listing, RemoteFile, ask, recall, remember, warn_once
+from groundup.hub.transfer import fetch
 
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
-
-ANSWER_SECONDS = 8.0  # how long the hub may take for its first answer before it counts as unreachable
-POLL_SECONDS = 0.5
-MEGABYTE = 1_000_000
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A repository and which of its files to bring (patterns as in `fnmatch`)."""
+    """A repository and which of its files to bring: patterns as in `fnmatch`, or exact names in `only`."""
 
     name: str
-    kind: Literal["model", "dataset"]
-    allow: list[str]
-    ignore: list[str] = field(default_factory=list)
-    without_safetensors: list[str] = field(default_factory=list)  # allowed too where there is no .safetensors
+    kind: Kind
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    without_safetensors: tuple[str, ...] = ()  # allowed too where there is no .safetensors
+    only: tuple[str, ...] = ()
     hint: str = ""  # what else the name may have meant
 
-    def patterns(self, files: list[str]) -> list[str]:
-        safe = any(file.endswith(".safetensors") for file in files)
-        return self.allow if safe else self.allow + self.without_safetensors
-
     def chosen(self, files: list[str]) -> list[str]:
-        def matches(file: str, patterns: list[str]) -> bool:
+        def matches(file: str, patterns: tuple[str, ...]) -> bool:
             return any(fnmatch(file, pattern) for pattern in patterns)
 
-        patterns = self.patterns(files)
-        return [file for file in files if matches(file, patterns) and not matches(file, self.ignore)]
+        if self.only:
+            return [file for file in files if file in self.only]
+        safe = any(file.endswith(".safetensors") for file in files)
+        allow = self.allow if safe else self.allow + self.without_safetensors
+        return [file for file in files if matches(file, allow) and not matches(file, self.ignore)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download would do: the files, those that are not in the cache as they should be, and why they are not."""
+
+    wanted: Wanted
+    listing: Listing
+    cache: Path
+    files: tuple[RemoteFile, ...]
+    flaws: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return repository(self.cache, self.wanted.kind, self.wanted.name)
+
+    @property
+    def snapshot(self) -> Path:
+        return self.folder / "snapshots" / self.listing.commit
+
+    @property
+    def missing(self) -> list[Place]:
+        return [self.place(file) for file in self.files if file.name in self.flaws]
+
+    @property
+    def missing_bytes(self) -> int:
+        """To be downloaded still; what an interrupted download left is taken off."""
+        return sum(place.file.size_bytes - place.part_bytes for place in self.missing)
+
+    def place(self, file: RemoteFile) -> Place:
+        return Place(self.folder, self.listing, file)
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask a hub."""
+    _prepare()
+    from huggingface_hub import is_offline_mode
+
+    return is_offline_mode()
 
 
 def download(wanted: Wanted) -> Path:
-    """The folder of the repository's wanted files in the cache, downloaded or completed where needed.
+    """The folder of the repository's wanted files in the cache, downloaded, completed or mended where needed.
 
-    A whole copy in the cache is used where the hub cannot be reached or refuses. Honours HF_ENDPOINT, HF_TOKEN,
-    HF_HOME and HF_HUB_OFFLINE. Raises UserError.
+    A whole copy in the cache is used where no hub can be reached, or they refuse. Raises UserError.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTPS resumes and passes mirrors
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # _progress takes their place
-    from huggingface_hub import errors, is_offline_mode  # reads both at its import
-
-    if is_offline_mode():
-        return _cached(wanted, _offline(wanted), quiet=True)
-    try:
-        return _fetch(wanted)
-    except errors.HFValidationError as error:
-        raise UserError(
-            f"{wanted.name} is neither a path that exists nor a hub name.", why=str(error)
-        ) from error
-    except errors.HfHubHTTPError as error:
-        return _cached(wanted, _refused(wanted, error))
-    except Exception as error:
-        if _is_connection_error(error):
-            return _cached(wanted, _unreachable(wanted, error))
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-        ):
-            raise _not_writable(wanted, error) from error
-        raise
+    return bring(plan_download(wanted))
 
 
-def _fetch(wanted: Wanted) -> Path:
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-
-    api = HfApi(endpoint=_endpoint())
-    ask = api.model_info if wanted.kind == "model" else api.dataset_info
-    info = ask(wanted.name, timeout=ANSWER_SECONDS, files_metadata=True)
-    size_bytes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    missing = [
-        file
-        for file in wanted.chosen(list(size_bytes))
-        if not isinstance(
-            try_to_load_from_cache(wanted.name, file, revision=info.sha, repo_type=wanted.kind), str
-        )
-    ]
-    missing_bytes = sum(size_bytes[file] for file in missing)
-    _check_space(wanted, missing_bytes)
-    with _progress(wanted, missing_bytes) if missing else nullcontext():
-        return Path(
-            snapshot_download(
-                wanted.name,
-                repo_type=wanted.kind,
-                endpoint=_endpoint(),
-                allow_patterns=wanted.patterns(list(size_bytes)),
-                ignore_patterns=wanted.ignore,
+def plan_download(wanted: Wanted) -> Plan:
+    """Look up what there is and what is here already. Raises UserError where it can be had from nowhere."""
+    copy = _copy(wanted)
+    if is_offline():
+        if copy is None or copy.flaws:
+            missing = (
+                "".join(f"{file}: {flaw}" for file, flaw in list(copy.flaws.items())[:1]) if copy else ""
             )
-        )
-
-
-@contextmanager
-def _progress(wanted: Wanted, total_bytes: int) -> Iterator[None]:
-    """A bar that follows the size of the repository's folder in the cache, parts of files included."""
-    from huggingface_hub import constants
-
-    blobs = Path(constants.HF_HUB_CACHE, f"{wanted.kind}s--{wanted.name.replace('/', '--')}", "blobs")
-
-    def stored_bytes() -> int:
-        try:
-            return sum(file.stat().st_size for file in blobs.iterdir())
-        except OSError:  # not made yet, or a part became a whole file meanwhile
-            return 0
-
-    finished = threading.Event()
-    before_bytes = stored_bytes()
-
-    def follow(bar: console.Progress) -> None:
-        while not finished.wait(POLL_SECONDS):
-            bar.advance(max(0, (stored_bytes() - before_bytes) // MEGABYTE - bar.done))
-
-    with console.progress(f"Downloading {wanted.name}", max(1, total_bytes // MEGABYTE), unit="MB") as bar:
-        follower = threading.Thread(target=follow, args=[bar], daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            follower.join()
-        bar.advance(max(0, (bar.total or 0) - bar.done))
-
-
-def _cached(wanted: Wanted, reason: UserError, quiet: bool = False) -> Path:
-    """The whole copy in the cache; where there is none, `reason` is raised."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+            raise errors.offline(wanted.kind, wanted.name, wanted.hint, missing)
+        return copy
+    whole = copy is not None and not copy.flaws
     try:
-        folder = snapshot_download(
-            wanted.name,
-            repo_type=wanted.kind,
-            local_files_only=True,
-            allow_patterns=wanted.allow,
-            ignore_patterns=wanted.ignore,
-        )
-    except LocalEntryNotFoundError as error:
-        raise reason from error
-    if not quiet:
-        console.warn(f"{reason.what} The copy of {wanted.name} in the cache is used.")
-    return Path(folder)
+        listing = ask(wanted.kind, wanted.name, attempts=1 if whole else None)
+        files = _files(wanted, listing)
+        if listing.gated and not whole:
+            _check_gate(wanted, listing, files)
+        return _choose_cache(wanted, listing, files)
+    except NoAnswer as failure:
+        problem = errors.unavailable(wanted.kind, wanted.name, failure.answers, wanted.hint)
+    except UserError as error:
+        problem = error
+    if copy is None or copy.flaws:
+        raise problem
+    warn_once(f"{problem.what} The copy of {wanted.name} in the cache is used.")
+    return copy
 
 
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-
-
-def _check_space(wanted: Wanted, needed_bytes: int) -> None:
-    from huggingface_hub import constants
-
-    cache = Path(constants.HF_HUB_CACHE).expanduser().absolute()
-    folder = next(parent for parent in [cache, *cache.parents] if parent.exists())
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes > free_bytes:
-        raise UserError(
-            f"There is too little disk space for {wanted.name}.",
-            where=str(cache),
-            why=f"it takes {_megabytes(needed_bytes)}, and {_megabytes(free_bytes)} are free",
-            fix="free some space, or set HF_HOME to a folder on a larger disk",
-        )
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    # which HTTP client the hub library uses changed between its versions
-    client = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests")
-    return client or isinstance(
-        error, (ConnectionError, TimeoutError, LocalEntryNotFoundError, OfflineModeIsEnabled)
-    )
+def bring(plan: Plan) -> Path:
+    """Do what the plan says. Raises UserError."""
+    if plan.missing:
+        for place in plan.missing:
+            if place.pointer.exists():
+                flaw = plan.flaws[place.file.name]
+                console.warn(
+                    f"{place.file.name} of {plan.wanted.name} is damaged in the cache ({flaw}): fetched again"
+                )
+                blobs.clear(place)
+        try:
+            fetch(plan.wanted.name, plan.missing, plan.listing.endpoints)
+        except OSError as error:
+            if error.errno not in STORAGE_ERRORS:
+                raise
+            raise errors.not_stored(plan.wanted.name, plan.cache, error) from error
+    if plan.listing.endpoints:  # a hub said so just now
+        try:
+            remember(plan.listing, plan.folder)
+        except UserError:  # a cache that others fill
+            pass
+    return plan.snapshot
 
 
-def _refused(wanted: Wanted, error: HfHubHTTPError) -> UserError:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    status = error.response.status_code
-    page = f"{_endpoint()}/{'datasets/' if wanted.kind == 'dataset' else ''}{wanted.name}"
-    log_in = "log in with `hf auth login`, or set HF_TOKEN"
-    if isinstance(error, GatedRepoError):
-        return UserError(
-            f"The {wanted.kind} {wanted.name} is gated: its owners ask you to agree to their terms first.",
-            fix=f"agree at {page}, then {log_in}",
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        fix = wanted.hint or "check the spelling, or the local path that was meant"
-        if status == 401:
-            fix += f"; if it is private, {log_in}"
-        return UserError(
-            f"There is no {wanted.kind} {wanted.name}, neither here nor on the hub at {_endpoint()}.",
-            why=f"no file or folder has that name, and the hub answered {status}"
-            f" ({'not found' if status == 404 else 'not found, or private'})",
-            fix=fix,
-        )
-    if status in (401, 403):
-        return UserError(
-            f"The hub at {_endpoint()} refuses access to {wanted.name}.",
-            why=f"it answered {status}: your token is not valid, or has no right to this {wanted.kind}",
-            fix=log_in,
-        )
-    return UserError(
-        f"The hub at {_endpoint()} cannot give {wanted.name} now.",
-        why=f"it answered {status}",
-        fix="try again later; what is downloaded already is kept",
-    )
+def _prepare() -> None:
+    """What `huggingface_hub` reads when it is imported."""
+    split_list_for_libraries()
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTPS resumes and passes mirrors
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours takes their place
 
 
-def _offline(wanted: Wanted) -> UserError:
-    return UserError(
-        f"The {wanted.kind} {wanted.name} is not on this machine, and downloads are switched off.",
-        why="there is no file or folder of that name and no whole copy in the cache; HF_HUB_OFFLINE is set",
-        fix=wanted.hint or "unset HF_HUB_OFFLINE to download it, or name a local folder",
-    )
+def _files(wanted: Wanted, listing: Listing) -> tuple[RemoteFile, ...]:
+    chosen = set(wanted.chosen([file.name for file in listing.files]))
+    return tuple(file for file in listing.files if file.name in chosen)
 
 
-def _unreachable(wanted: Wanted, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"The hub at {_endpoint()} cannot be reached.",
-        why=f"{wanted.name} is no file or folder here, and: {reason}",
-        fix=wanted.hint
-        or "check the connection and the proxy, set HF_ENDPOINT to a mirror, or name a local folder",
-    )
+def _plan_in(cache: Path, wanted: Wanted, listing: Listing, files: tuple[RemoteFile, ...]) -> Plan:
+    folder = repository(cache, wanted.kind, wanted.name)
+    flaws = {file.name: flaw for file in files if (flaw := blobs.flaw(Place(folder, listing, file)))}
+    return Plan(wanted, listing, cache, files, flaws)
 
 
-def _not_writable(wanted: Wanted, error: OSError) -> UserError:
-    from huggingface_hub import constants
+def _copy(wanted: Wanted) -> Plan | None:
+    """A whole copy in any cache, of the last commit that there is one of; else what there is of the very last."""
+    best = None
+    for cache in caches(wanted.kind):
+        for listing in recall(wanted.kind, wanted.name, repository(cache, wanted.kind, wanted.name)):
+            plan = _plan_in(cache, wanted, listing, _files(wanted, listing))
+            if not plan.flaws and (plan.files or listing.complete):
+                return plan
+            best = best or (plan if plan.flaws else None)
+    return best
 
-    return UserError(
-        f"{wanted.name} cannot be stored in the cache.",
-        where=str(constants.HF_HUB_CACHE),
-        why=error.strerror or str(error),
-        fix="free some space or fix the folder's rights, or set HF_HOME to another folder",
-    )
+
+def _choose_cache(wanted: Wanted, listing: Listing, files: tuple[RemoteFile, ...]) -> Plan:
+    """In the first cache that has all; else in the first that has room, and can be written and locked."""
+    plans = [_plan_in(cache, wanted, listing, files) for cache in caches(wanted.kind)]
+    if whole := next((plan for plan in plans if not plan.flaws), None):
+        return whole
+    troubles: dict[Path, str] = {}
+    room = True
+    for plan in plans:
+        why, for_space = trouble(plan.cache, plan.missing_bytes)
+        if not why:
+            if troubles:
+                first, reason = next(iter(troubles.items()))
+                warn_once(
+                    f"The cache {first} is no place for {wanted.name} ({reason}): it is kept in {plan.cache}."
+                )
+            return plan
+        troubles[plan.cache] = why
+        room = room and for_space
+    raise errors.no_place(wanted.name, size_text(plans[0].missing_bytes), troubles, room)
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.0f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.1f} GB"
+def _check_gate(wanted: Wanted, listing: Listing, files: tuple[RemoteFile, ...]) -> None:
+    """Ask for one file's size, which a hub refuses to those whom the owners have not let in."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    endpoint = listing.endpoints[0]
+    for file in files[:1]:
+        url = hf_hub_url(wanted.name, file.name, repo_type=wanted.kind, endpoint=endpoint.url)
+        try:
+            get_hf_file_metadata(url, token=endpoint.token, timeout=retry.PATIENCE.answer_seconds)
+        except GatedRepoError as error:
+            raise errors.gated(wanted.kind, wanted.name, endpoint, retry.status_of(error)) from error
+        except HfHubHTTPError as error:
+            if retry.status_of(error) in (401, 403):
+                raise errors.refused(wanted.kind, wanted.name, {endpoint: error}, wanted.hint) from error
+        except Exception as error:
+            if not retry.is_passing(error):
+                raise

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "package:"
 # What a model needs to run; one repository often holds the same weights several times
-MODEL_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-PICKLED_WEIGHTS = ["pytorch_model*.bin", "adapter_model.bin"]
+MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin")
+OTHER_FORMATS = ("*/*", "consolidated*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class ModelSource:
     path: Path
     base: str | None
     name: str  # as people wrote it
+
+
+def is_hub_name(name: str, relative_to: str | Path | None = None) -> bool:
+    """Whether `name` means a model or data of a hub: nothing here has that name, and it does not look like a path."""
+    local = name.startswith((PACKAGE, "builtin:")) or find_local(
+        name, Path(relative_to) if relative_to else None
+    )
+    return not local and not looks_like_path(name)
 
 
 def resolve_model(name: str, run: Run | None = None, relative_to: str | Path | None = None) -> ModelSource:
@@ -51,7 +60,7 @@ def resolve_model(name: str, run: Run | None = None, relative_to: str | Path | N
         return _from_path(path, name)
     if looks_like_path(name):
         raise missing_path(name, "model")
-    return _from_path(_from_hub(name), name)
+    return _from_path(download(wanted_model(name)), name)
 
 
 def _from_path(path: Path, name: str) -> ModelSource:
@@ -64,7 +73,7 @@ def _from_path(path: Path, name: str) -> ModelSource:
         path = runs.stage_model(path)
     if (path / "adapter_config.json").is_file():
         _check_weights(path, "adapter_model", PICKLED_WEIGHTS[1:])
-        return ModelSource("adapter", path, _adapter_base(path), name)
+        return ModelSource("adapter", path, adapter_base(path), name)
     if (path / "config.json").is_file():
         _check_weights(path, "model", PICKLED_WEIGHTS[:1])
         return ModelSource("folder", path, None, name)
@@ -88,7 +97,7 @@ def _no_model(folder: Path, ggufs: list[Path]) -> UserError:
     return UserError(f"The folder {folder} is not a model.", why=f"it has no {missing}", fix=fix)
 
 
-def _check_weights(folder: Path, stem: str, pickled: list[str]) -> None:
+def _check_weights(folder: Path, stem: str, pickled: tuple[str, ...]) -> None:
     """All files of the weights are here, and none is a stand-in. stem: how they start in a Hugging Face folder."""
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
@@ -143,7 +152,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _adapter_base(folder: Path) -> str:
+def adapter_base(folder: Path) -> str:
     """The base model that an adapter names: an absolute path where it is a folder here, else as written."""
     config = folder / "adapter_config.json"
     base = read_json_object(config).get("base_model_name_or_path")
@@ -191,15 +200,13 @@ def _package_model(name: str) -> Path:
     return found[0]
 
 
-def _from_hub(name: str) -> Path:
+def wanted_model(name: str) -> Wanted:
+    """What a hub name means: the weights once, the configuration and the tokenizer."""
     near = [*near_names(name, Path()), *near_names(name, Path("runs"))]
-    return download(
-        Wanted(
-            name,
-            "model",
-            allow=MODEL_FILES,
-            ignore=["*/*", "consolidated*"],  # the same weights in other formats
-            without_safetensors=PICKLED_WEIGHTS,
-            hint=f"did you mean {near[0]}?" if near else "",
-        )
-    )
+    hint = f"did you mean {near[0]}?" if near else ""
+    return Wanted(name, "model", MODEL_FILES, OTHER_FORMATS, PICKLED_WEIGHTS, hint=hint)
+
+
+def wanted_adapter(name: str) -> Wanted:
+    """What tells an adapter's base, before its weights are fetched."""
+    return Wanted(name, "model", only=("adapter_config.json",))

@@ -22,10 +22,7 @@ def resolve_tokenizer(name: str, relative_to: str | Path | None = None) -> Path:
     if path is None and not name.startswith(PACKAGE):
         if looks_like_path(name):
             raise missing_path(name, "tokenizer")
-        folder = download(
-            Wanted(name, "model", allow=["*.json", "*.model", "*.txt", "*.jinja"], ignore=["*/*"])
-        )
-        return _checked(folder)
+        return _checked(download(wanted_tokenizer(name)))
     for folder in [path, path / "final"] if path else []:
         if holds_tokenizer(folder):
             return folder
@@ -33,6 +30,11 @@ def resolve_tokenizer(name: str, relative_to: str | Path | None = None) -> Path:
     while source.kind == "adapter" and not holds_tokenizer(source.path):
         source = resolve_model(source.base or "")
     return source.path if source.kind == "gguf" else _checked(source.path)
+
+
+def wanted_tokenizer(name: str) -> Wanted:
+    """What is downloaded of a hub's model for its tokenizer."""
+    return Wanted(name, "model", ("*.json", "*.model", "*.txt", "*.jinja"), ("*/*",))
 
 
 def holds_tokenizer(folder: Path) -> bool:

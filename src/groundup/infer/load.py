@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def load_for_inference(source: ModelSource | str, run: Run | None = None, dtype:
     if isinstance(source, str):
         source = hub.resolve_model(source, run)
     run = run or run_of(source.path)
-    base, adapters = base_of(source)
+    with hub.cache_beside(run.downloads) if run else nullcontext():
+        base, adapters = base_of(source)
     folder = plain_folder(base, run)
     device = probe().device
     if dtype == "auto":

@@ -10,6 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from groundup import __version__, console
+from groundup.errors import UserError
+from groundup.hub.download import is_offline
+from groundup.hub.endpoints import endpoints
 from groundup.machine import Machine, choose_dtype, measure_dtypes, probe
 from groundup.store import Run, environment
 from groundup.store.files import read_json, to_json
@@ -84,6 +87,7 @@ def examine(machine: Machine, gflops: dict[str, float]) -> Iterator[Finding]:
     yield _gpus(machine)
     yield Finding("PyTorch", machine.torch_version)
     yield Finding("Precision", choose_dtype(gflops)[1])
+    yield _hubs()
     yield _model_cache()
     yield from _packages()
 
@@ -115,6 +119,16 @@ def _gpus(machine: Machine) -> Finding:
     return Finding(
         "GPU", text, problem, "Install a PyTorch for CUDA: https://pytorch.org/get-started/locally"
     )
+
+
+def _hubs() -> Finding:
+    """Where names that are not here are looked up."""
+    if is_offline():
+        return Finding("Hubs", "none is asked: HF_HUB_OFFLINE is set")
+    try:
+        return Finding("Hubs", ", then ".join(endpoint.url for endpoint in endpoints()))
+    except UserError as error:
+        return Finding("Hubs", "none", f"{error.what} {error.why}.", error.fix)
 
 
 def _model_cache() -> Finding:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ _NOT_HASHED: dict[str, Any] = {
     **dict.fromkeys(
         ("from_", "tokenizer", "model"), True
     ),  # their content is hashed, however they are spelled
-    **{key: {"path"} for key in ("data", "eval_data")},
-    "mix": {"__all__": {"path"}},
+    **{key: {"path", "config"} for key in ("data", "eval_data")},
+    "mix": {"__all__": {"path", "config"}},
 }
 """Settings that do not change the result by themselves."""
 
@@ -90,24 +91,31 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
         for reference in references(settings):
             if reference in recipe.stages:
                 continue
-            try:
+            with located(f"stage {name}"):
                 if isinstance(settings, (ShardsSettings, TokenizerSettings)):
                     resolve_tokenizer(reference)
                 else:
-                    resolve_model(reference)
-            except UserError as error:
-                error.where = error.where or f"stage {name}"
-                raise
+                    base_of(resolve_model(reference))
         if isinstance(settings, TokenizerSettings):
             template_text(settings.chat_template)
-        for data in _data_of(settings):
+        for data in data_of(settings):
             _read_first_rows(data, settings.kind)
         if isinstance(settings, CleanSettings):
             check_languages(settings.language, f"stages.{name}.language")
             read_contamination(settings.decontaminate)
 
 
-def _data_of(settings: Any) -> list[DataSettings]:
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """A problem inside that names no place is at this one."""
+    try:
+        yield
+    except UserError as error:
+        error.where = error.where or where
+        raise
+
+
+def data_of(settings: Any) -> list[DataSettings]:
     """All data that the settings name."""
     if isinstance(settings, CleanSettings):
         return settings.sources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +11,10 @@ from pathlib import Path
 from groundup import console
 from groundup.config import recipe_to_yaml
 from groundup.config.schema import Recipe
+from groundup.config.training import TrainSettings
 from groundup.errors import UserError
-from groundup.hub.runs import list_models
+from groundup.hub import cache_beside, list_models
+from groundup.hub.errors import PROXIES
 from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
@@ -33,10 +36,16 @@ def run_recipe(
 ) -> None:
     """Run the chosen stages of `recipe` in the folder `out`. Raises UserError with the stage's name in it."""
     chosen = choose_stages(recipe, only, from_stage, until)
+    with cache_beside(Run(out.expanduser()).downloads):
+        _run_stages(recipe, out, chosen, rehearse)
+
+
+def _run_stages(recipe: Recipe, out: Path, chosen: list[str], rehearse: bool) -> None:
     if rehearse:  # in an empty folder, so what the chosen stages read is rehearsed too
         needed = {*chosen, *(earlier for name in chosen for earlier in stages_before(recipe, name))}
         chosen = [name for name in choose_stages(recipe, (), None, None) if name in needed]
     check_inputs(recipe, chosen)
+    warn_of_proxies(recipe, chosen)
     if rehearse:
         rehearse_recipe(recipe, chosen)
         return
@@ -73,6 +82,18 @@ def warn_of_changes(context: Context, chosen: Sequence[str]) -> None:
             console.warn(
                 f"stage {name} is used as it is, though its settings, data or inputs have changed since"
             )
+
+
+def warn_of_proxies(recipe: Recipe, chosen: Sequence[str]) -> None:
+    """A proxy is for downloads, which are done when training begins; it must not stand between local programs."""
+    on = next((name for name in PROXIES if os.environ.get(name)), None)
+    exempt = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").replace(" ", "").split(",")
+    trains = any(isinstance(recipe.stages[name], TrainSettings) for name in chosen)
+    if on and trains and not {"*", "localhost", "127.0.0.1"} & set(exempt):
+        console.warn(
+            f"{on} is on. Training itself needs no network, but programs of this machine that talk to each other "
+            "(TensorBoard, Ray, several processes) would go through the proxy: set NO_PROXY=localhost,127.0.0.1"
+        )
 
 
 def record_environment(run: Run) -> None:

@@ -1,6 +1,6 @@
 """A run's folder, which holds everything that a recipe made:
 
-runs/demo/{recipe.yaml,environment.json,run.log,report.html,report.md,report_files/,models/,<stage>/…}
+runs/demo/{recipe.yaml,environment.json,run.log,report.html,report.md,report_files/,models/,downloads/,<stage>/…}
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from groundup.store.stage import Stage
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = frozenset(
-    {"models", "report_files", "report.html", "report.md", "recipe.yaml", "environment.json", "run.log"}
+    {
+        "models",
+        "downloads",
+        "report_files",
+        "report.html",
+        "report.md",
+        "recipe.yaml",
+        "environment.json",
+        "run.log",
+    }
 )
 
 
@@ -67,6 +76,11 @@ class Run:
     def models(self) -> Path:
         """The folder of base models that were converted for this run."""
         return self.root / "models"
+
+    @property
+    def downloads(self) -> Path:
+        """What was downloaded for this run because the usual cache was no place for it."""
+        return self.root / "downloads"
 
     @property
     def report_html(self) -> Path:

@@ -35,7 +35,7 @@ def test_a_gguf_file(tmp_path):
 
 
 def test_of_a_hubs_model_only_the_tokenizer_is_downloaded(hub):
-    hub.files["org/tiny"] = {"tokenizer.json": b"{}", "config.json": b"{}", "model.safetensors": b"x"}
+    hub.add_model("org/tiny", {"tokenizer.json": b"{}", "config.json": b"{}", "model.safetensors": b"x"})
     folder = resolve_tokenizer("org/tiny")
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "tokenizer.json"]
 

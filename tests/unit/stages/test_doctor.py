@@ -88,3 +88,12 @@ def test_json_is_only_json(capsys):
     module.doctor(None, True)
     shown = json.loads(capsys.readouterr().out)
     assert shown["machine"]["cores"] == 2 and shown["dtype"] == "bfloat16" and shown["differences"] is None
+
+
+def test_hubs(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("GROUNDUP_MIRRORS", "none")
+    monkeypatch.setenv("HF_ENDPOINT", "hub.org")
+    assert "HF_ENDPOINT=https://hub.org" in problems()["Hubs"].fix
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.org")
+    assert "Hubs" not in problems()

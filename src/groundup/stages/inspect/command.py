@@ -36,6 +36,7 @@ def inspect_data(
     subset: int = 2000,
     columns: Mapping[str, str] | None = None,
     layout: str | None = None,
+    config: str | None = None,
     split: str | None = None,
     chat_template: str | None = None,
     rows: int = 2,
@@ -54,6 +55,7 @@ def inspect_data(
         "path": list(paths),
         "columns": dict(columns or {}),
         "layout": layout or None,
+        "config": config,
         "split": split,
     }
     spec = DataSettings.model_validate(named)
