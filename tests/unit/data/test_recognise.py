@@ -16,11 +16,11 @@ from groundup.data import (
     read_conversations,
     read_documents,
     read_pairs,
-    recognise,
     recognise_first,
 )
 from groundup.data.layouts import BY_NAME
 from groundup.data.oasst_flat import TreeMessage
+from groundup.data.recognise import recognise
 from groundup.data.types import Origin
 from groundup.errors import UserError
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from groundup.config.schema import NearDuplicateSettings
 from groundup.data.dedup.candidates import Comparison
 from groundup.data.dedup.clusters import CLUSTERS_FILE, NearDuplicates
 from groundup.data.workers import processors
 from groundup.store.atomic import explained
+
+if TYPE_CHECKING:
+    from groundup.config.schema import NearDuplicateSettings
 
 __all__ = ["CLUSTERS_FILE", "NearDuplicates", "find_near_duplicates"]
 

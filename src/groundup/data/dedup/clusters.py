@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from groundup.data.dedup.shingles import I64
 from groundup.store.files import to_json
 
 BEGINNING_CHARS = 160
+TOLD_AT_ONCE = 256
 CLUSTERS_FILE = "clusters.jsonl"
 
 
@@ -77,18 +80,38 @@ class Clusters:
         return np.split(root_and_number[:, 1], starts[1:]) if len(starts) else []
 
 
+Told = tuple[int, str]
+"""A document's characters and its beginning."""
+
+
+def tell(job: tuple[Path, I64]) -> list[Told]:
+    """What the documents are whose lines begin at these bytes."""
+    documents, offset = job
+    return [(len(text), text[:BEGINNING_CHARS]) for text in read_at(documents, offset)]
+
+
 def settle(
-    clusters: Clusters, documents: Path, offsets: Callable[[I64], I64], written: Path
+    clusters: Clusters,
+    documents: Path,
+    offsets: Callable[[I64], I64],
+    written: Path,
+    mapped: Callable[[Callable[[Any], list[Told]], Iterable[Any]], Iterable[list[Told]]] = map,
 ) -> NearDuplicates:
-    """Choose what stays of each cluster and write the clusters; `offsets` tells where a document's line begins."""
+    """Choose what stays of each cluster and write the clusters.
+
+    offsets: tells where a document's line begins. mapped: as `map`, perhaps by other processes.
+    """
     keep_D = np.ones(len(clusters.parent_D), bool)
     kept_for: dict[int, int] = {}
+    found = clusters.members()
+    every = np.concatenate([np.zeros(0, np.int64), *found])
+    pieces = (every[start : start + TOLD_AT_ONCE] for start in range(0, len(every), TOLD_AT_ONCE))
+    told = chain.from_iterable(mapped(tell, ((documents, offsets(piece)) for piece in pieces)))
     with written.open("w", encoding="utf-8", newline="\n") as file:
-        for number in clusters.members():
-            texts = ((len(text), text[:BEGINNING_CHARS]) for text in read_at(documents, offsets(number)))
+        for number in found:
             members = [
                 {"id": each, "characters": characters, "text": beginning}
-                for each, (characters, beginning) in zip(number.tolist(), texts)
+                for each, (characters, beginning) in zip(number.tolist(), told)
             ]
             stays = int(
                 max(members, key=lambda member: member["characters"])["id"]

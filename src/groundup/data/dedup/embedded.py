@@ -135,7 +135,8 @@ def search(
                         unlike.add(piece_P2[~alike])
                     bar.advance(len(pair_P2))
                 unlike.next_band()
-        return settle(clusters, documents, lambda number: tables.offset_D[number], scratch / CLUSTERS_FILE)
+        offset_D, written = tables.offset_D, scratch / CLUSTERS_FILE
+        return settle(clusters, documents, lambda number: offset_D[number], written, workers.map)
 
 
 def _pairs(key_D: U64) -> Iterator[I64]:
