@@ -10,7 +10,7 @@ stages:
   clean:
     data: {path: org/text, config: small}
     decontaminate: [org/exam]
-  tokenizer: {from: clean, vocab_size: 300, compare_with: [org/words]}
+  tokenizer: {from: clean, vocab_size: 300, compare_with: [org/tiny, org/words]}
   sft:
     from: org/adapter
     lora: {r: 4, lora_alpha: 8}
@@ -75,6 +75,8 @@ def test_fetch_then_run_without_a_network(recipe, hub, groundup, in_shell, onlin
     assert "HF_HUB_OFFLINE=1" in done.out
     assert "model.safetensors" in hub.fetched
     assert "large/train.jsonl" not in hub.fetched
+    of_tiny = [path for path in hub.asked if path.startswith("/org/tiny/resolve")]  # a tokenizer, and a base
+    assert len(of_tiny) == len(set(of_tiny)) > 3
 
     hub.requests.clear()
     again = groundup("fetch", recipe)

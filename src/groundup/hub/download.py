@@ -119,7 +119,8 @@ def plan_download(wanted: Wanted) -> Plan:
 
 
 def bring(plan: Plan) -> Path:
-    """Do what the plan says. Raises UserError."""
+    """Do what the plan says, or what is left of it by now. Raises UserError."""
+    plan = _plan_in(plan.cache, plan.wanted, plan.listing, plan.files)
     if plan.missing:
         for place in plan.missing:
             if place.pointer.exists():

@@ -138,7 +138,7 @@ def in_words(error: BaseException) -> str:
         return "silence for too long"
     if "RemoteProtocolError" in names:
         return "the connection was cut"
-    message = (str(error).splitlines() or [""])[0]
+    message = re.sub(r"^\[Errno -?\d+\] ", "", (str(error).splitlines() or [""])[0])
     if "ProxyError" in names:
         return f"the proxy refuses: {message}"
     return message or type(error).__name__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from threading import Event, Lock
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
 
 from groundup import console
 from groundup.hub import blobs, errors, retry
@@ -14,6 +15,7 @@ from groundup.hub.endpoints import Endpoint
 PARALLEL_FILES = 8
 POLL_SECONDS = 0.2
 MEGABYTE = 1_000_000
+Ended = tuple[Place, BaseException | None]
 
 
 class _Gained:
@@ -56,38 +58,53 @@ def _together(
     Returns what did not come, each with its failure, or None where it did not begin.
     """
     stop, slow = Event(), Event()
+    waiting, ended = deque(places), SimpleQueue[Ended]()
+
+    def work() -> None:
+        while waiting:
+            try:
+                place = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                if slow.is_set():
+                    raise Stopped
+                blobs.bring(place, endpoint, stop, gained)
+                ended.put((place, None))
+            except BaseException as error:
+                ended.put((place, error))
+
+    for _ in range(min(PARALLEL_FILES, len(places))):
+        # A daemon: who presses ctrl-C does not wait for a hub that is silent.
+        Thread(target=work, daemon=True).start()
     failures: dict[Place, Exception | None] = {}
-
-    def attempt(place: Place) -> None:
-        if slow.is_set():
-            raise Stopped
-        blobs.bring(place, endpoint, stop, gained)
-
-    with ThreadPoolExecutor(min(PARALLEL_FILES, len(places))) as pool:
-        running: dict[Future[None], Place] = {pool.submit(attempt, place): place for place in places}
-        try:
-            while running:
-                done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-                show()
-                for future in done:
-                    place, error = running.pop(future), future.exception()
-                    if isinstance(error, Stopped):
-                        failures[place] = None
-                    elif isinstance(error, Exception) and _worth_another(error):
-                        failures[place] = error
-                        if len(places) > 1 and not slow.is_set():
-                            console.warn(
-                                f"{place.file.name}: {retry.in_words(error)}; going on one file at a time"
-                            )
-                        slow.set()
-                    elif error is not None:
-                        raise _explained(place, endpoint, error)
-        except BaseException:
-            stop.set()
-            for future in running:
-                future.cancel()
-            raise
+    try:
+        for _ in places:
+            place, error = _next(ended, show)
+            if isinstance(error, Stopped):
+                failures[place] = None
+            elif isinstance(error, Exception) and _worth_another(error):
+                failures[place] = error
+                if len(places) > 1 and not slow.is_set():
+                    why = retry.in_words(error)
+                    console.warn(f"{place.file.name}: {why}; going on one file at a time")
+                slow.set()
+            elif error is not None:
+                raise _explained(place, endpoint, error)
+    except BaseException:
+        stop.set()
+        waiting.clear()
+        raise
     return [(place, failures[place]) for place in places if place in failures]
+
+
+def _next(ended: SimpleQueue[Ended], show: Callable[[], None]) -> Ended:
+    """The next file that came or did not; meanwhile the bar moves."""
+    while True:
+        try:
+            return ended.get(timeout=POLL_SECONDS)
+        except Empty:
+            show()
 
 
 def _alone(

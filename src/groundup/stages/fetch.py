@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from groundup import console
@@ -29,12 +29,12 @@ def fetch_recipe(recipe: Recipe, out: Path, dry_run: bool) -> None:
     is downloaded, where one of them cannot be had or there is too little room.
     """
     with cache_beside(Run(out.expanduser()).downloads):
-        plans = _without_repeats(plan_recipe(recipe))
+        plans = plan_recipe(recipe, list(recipe.stages))
         if not plans:
             console.say(f"{recipe.name} needs nothing from a hub.")
             return
         missing = _say_list(recipe, plans)
-        _check_room(plans)
+        check_room(plans)
         if dry_run:
             return
         for plan in plans:
@@ -43,22 +43,30 @@ def fetch_recipe(recipe: Recipe, out: Path, dry_run: bool) -> None:
     console.say(f"{done}: HF_HUB_OFFLINE=1 groundup run … needs no network.")
 
 
-def plan_recipe(recipe: Recipe) -> Iterator[Plan]:
-    """What each stage reads from hubs, in the recipe's order; what it names here is looked for too: UserError."""
-    for name, settings in recipe.stages.items():
-        with located(f"stage {name}"):
-            for reference in references(settings):
-                if reference not in recipe.stages:
-                    only_tokenizer = isinstance(settings, (ShardsSettings, TokenizerSettings))
-                    yield from _plan_model(reference, only_tokenizer)
-            for data in data_of(settings):
-                yield from _plan_data(data)
-            if isinstance(settings, CleanSettings):
-                for evaluation in settings.decontaminate:
-                    if is_hub_name(evaluation):
-                        yield plan_download(wanted_data(evaluation))
-                    else:
-                        evaluation_files(evaluation)
+def plan_recipe(recipe: Recipe, chosen: Sequence[str]) -> list[Plan]:
+    """What the chosen stages read from hubs, in their order, each once.
+
+    What they name here is looked for too. Raises UserError where something cannot be had.
+    """
+    plans = [plan for name in chosen for plan in _plan_stage(recipe, name)]
+    return list({(plan.wanted, plan.cache): plan for plan in plans}.values())
+
+
+def _plan_stage(recipe: Recipe, name: str) -> Iterator[Plan]:
+    settings = recipe.stages[name]
+    with located(f"stage {name}"):
+        for reference in references(settings):
+            if reference not in recipe.stages:
+                only_tokenizer = isinstance(settings, (ShardsSettings, TokenizerSettings))
+                yield from _plan_model(reference, only_tokenizer)
+        for data in data_of(settings):
+            yield from _plan_data(data)
+        if isinstance(settings, CleanSettings):
+            for evaluation in settings.decontaminate:
+                if is_hub_name(evaluation):
+                    yield plan_download(wanted_data(evaluation))
+                else:
+                    evaluation_files(evaluation)
 
 
 def _plan_model(name: str, only_tokenizer: bool, relative_to: Path | None = None) -> Iterator[Plan]:
@@ -88,11 +96,6 @@ def _plan_data(data: DataSettings) -> Iterator[Plan]:
             yield plan_download(dataset.wanted([path.as_posix() for path in chosen]))
 
 
-def _without_repeats(plans: Iterator[Plan]) -> list[Plan]:
-    """Stages share models and data."""
-    return list({(plan.wanted, plan.cache): plan for plan in plans}.values())
-
-
 def _say_list(recipe: Recipe, plans: list[Plan]) -> int:
     """A line each, and the sum. Returns the bytes to download."""
     console.say(f"What {recipe.name} needs from hubs:")
@@ -110,8 +113,8 @@ def _say_list(recipe: Recipe, plans: list[Plan]) -> int:
     return missing
 
 
-def _check_room(plans: list[Plan]) -> None:
-    """Each of them has room; have all together?"""
+def check_room(plans: list[Plan]) -> None:
+    """Raises UserError where each of them has room, but not all together."""
     for cache in {plan.cache for plan in plans if plan.flaws}:
         here = [plan for plan in plans if plan.cache == cache]
         needed = sum(_missing_by_file(here).values())

@@ -19,6 +19,7 @@ from groundup.machine import probe
 from groundup.report import write_report
 from groundup.stages.context import Context
 from groundup.stages.execute import run_stage
+from groundup.stages.fetch import check_room, plan_recipe
 from groundup.stages.inputs import check_inputs, stage_fingerprint, stages_before
 from groundup.stages.rehearse import rehearse_recipe
 from groundup.store import Run, environment
@@ -44,6 +45,7 @@ def _run_stages(recipe: Recipe, out: Path, chosen: list[str], rehearse: bool) ->
     if rehearse:  # in an empty folder, so what the chosen stages read is rehearsed too
         needed = {*chosen, *(earlier for name in chosen for earlier in stages_before(recipe, name))}
         chosen = [name for name in choose_stages(recipe, (), None, None) if name in needed]
+    check_room(plan_recipe(recipe, chosen))  # of all that hubs are asked for, before the first large download
     check_inputs(recipe, chosen)
     warn_of_proxies(recipe, chosen)
     if rehearse:
