@@ -148,6 +148,10 @@ class Progress:
         if now - self._line_at >= LINE_EVERY_SECONDS:
             self._line()
 
+    def show(self, **extras: Any) -> None:
+        """Keywords to show from the next `advance` on."""
+        self.extras.update(extras)
+
     def facts(self, ended: bool = False) -> str:
         """`120/600 steps · 2.1 steps/s · 3 min left · loss 1.234`"""
         of_total = "" if self.total is None else f"/{self.total:,}"

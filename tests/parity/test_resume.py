@@ -13,7 +13,7 @@ import torch
 from groundup.batch import Chain, Record, Stream, pack_step
 from groundup.config import build_recipe
 from groundup.config.schema import DpoSettings, LoraSettings, TrainSettings
-from groundup.engine import loop, train
+from groundup.engine import Offline, loop, train
 from groundup.eval import evaluate_records
 from groundup.model import attach_lora, load_model, save_adapter, save_model
 from groundup.objective import LanguageModeling
@@ -89,7 +89,7 @@ def fit(chat_folder, stage, *, lora, interrupt_at=None):
     train(
         model,
         LanguageModeling(),
-        rows_of,
+        Offline(rows_of),
         total_steps=10,
         epoch_at=stream.epoch_at,
         settings=TrainSettings(
@@ -136,8 +136,8 @@ from groundup.config import build_recipe
 from groundup.engine import loop
 from groundup.stages import run, training
 
-def save_and_die(folder, model, optimizer, state, save=loop.save_checkpoint):
-    save(folder, model, optimizer, state)
+def save_and_die(folder, state, save=loop.save_checkpoint, **what):
+    save(folder, state=state, **what)
     if state.step == 6:
         os.kill(os.getpid(), signal.SIGKILL)
 

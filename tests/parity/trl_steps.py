@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from groundup.batch import Chain, Record, pack_step
 from groundup.config.schema import TrainSettings
-from groundup.engine import train
+from groundup.engine import Offline, train
 from groundup.eval import packed_rows, record_logps
 from groundup.model import load_adapter, load_model
 from groundup.store import Run
@@ -124,7 +124,7 @@ def our_steps(model, objective, records, row_tokens, settings, folder, steps):
     train(
         model,
         objective,
-        rows_of,
+        Offline(rows_of),
         total_steps=steps,
         epoch_at=lambda step: step * BATCH / len(records),
         settings=settings,

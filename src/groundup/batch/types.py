@@ -11,6 +11,7 @@ A segment may have a parent, and then it continues its parent's text; depth is a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -57,6 +58,14 @@ class Batch:
             elif isinstance(value, Tensor):
                 moved[item.name] = value.to(device)
         return replace(self, **moved)
+
+    def with_columns(
+        self, *, token: Mapping[str, Tensor] | None = None, sequence: Mapping[str, Tensor] | None = None
+    ) -> Batch:
+        """The same row with further columns [N] and [Q], or others in place of those of the same names."""
+        return replace(
+            self, token={**self.token, **(token or {})}, sequence={**self.sequence, **(sequence or {})}
+        )
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,23 @@ def _check_files_columns(spec: DataSettings) -> None:
         )
 
 
+def raw_rows(spec: DataSettings, ledger: Ledger) -> Iterator[RawRow]:
+    """Rows as they stand in the files, each entered into the ledger; the caller owes a verdict. Raises UserError."""
+    last = ledger.rows_in + spec.subset if spec.subset else None
+    for name in spec.path:
+        before = ledger.rows_in
+        choice = _row_files(name, spec, "prompts")
+        if choice.said:
+            ledger.splits[name] = choice.said
+        for row in chain.from_iterable(map(read_rows, choice.files)):
+            if last is not None and ledger.rows_in >= last:
+                return
+            ledger.enter()
+            yield row
+        if ledger.rows_in == before:
+            raise no_rows(name)
+
+
 def _is_text(path: Path) -> bool:
     return suffix_of(path) not in ROW_SUFFIXES
 

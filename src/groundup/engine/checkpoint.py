@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from groundup.engine.phase import PHASE, Phase, save_phase
 from groundup.errors import UserError
 from groundup.objective import Metrics
 from groundup.store import Stage
@@ -31,6 +32,14 @@ class State:
     """How much of metrics.jsonl there was."""
     window: Metrics = field(default_factory=dict)
     """Metrics since the last of these lines."""
+    carry: dict[str, float] = field(default_factory=dict)
+    """What the last phase hands on to the next."""
+
+    def advance(self, tokens: int, seconds: float) -> None:
+        """One more step is done."""
+        self.step += 1
+        self.tokens += tokens
+        self.seconds += seconds
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -38,8 +47,14 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write the three files into `folder`, which the store publishes as a whole."""
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    phase: Phase | None = None,
+) -> None:
+    """Write the three files into `folder`, which the store publishes as a whole; and a phase that is in its middle."""
     parameters = trained_parameters(model)
     save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, folder / WEIGHTS)
     moments = {
@@ -49,6 +64,8 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     }
     save_file(moments, folder / OPTIMIZER)
     write_json(folder / STATE, asdict(state))
+    if phase is not None and state.step < phase.end_step:
+        save_phase(folder / PHASE, phase)
 
 
 def resume(stage: Stage, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:

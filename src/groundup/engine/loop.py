@@ -21,8 +21,9 @@ from groundup.config.schema import TrainSettings
 from groundup.engine.checkpoint import State, resume, save_checkpoint
 from groundup.engine.metrics import MetricLog
 from groundup.engine.optimizer import learning_rate_at, make_optimizer
+from groundup.engine.phase import Phase, Source, unfinished_phase
 from groundup.errors import UserError
-from groundup.objective import Metrics, Objective, means, total
+from groundup.objective import Metrics, Objective, means, passes_of, total
 from groundup.store import Stage
 
 MOST_SKIPPED_STEPS = 3
@@ -42,7 +43,7 @@ class Outcome:
 def train(
     model: nn.Module,
     objective: Objective,
-    rows_of: Callable[[int], list[Batch]],
+    source: Source,
     *,
     total_steps: int,
     epoch_at: Callable[[int], float],
@@ -54,42 +55,42 @@ def train(
 ) -> Outcome:
     """Train from the last checkpoint, or from the start, to `total_steps`.
 
-    `rows_of(step)` gives the step's rows with their weights; the loop adds up what they say and never divides.
+    `source` gives a phase, rows with their weights and the steps that take them, when the last one's steps are done, or
+    the checkpoint has it. The loop adds up what rows say and never divides.
     Raises KeyboardInterrupt after saving a checkpoint, and UserError when the gradients stay non-finite.
     """
     optimizer = make_optimizer(model, settings)
-    state = resume(stage, model, optimizer)
+    state, phase = resume(stage, model, optimizer), unfinished_phase(stage)
     log = MetricLog(stage, state)
     if state.step == 0:
         log.log(0, **evaluate())
-    write_checkpoint = partial(save_checkpoint, model=model, optimizer=optimizer, state=state)
     progress = console.progress(title, total=total_steps, unit="step", start=state.step)
     with progress as bar, polite_interrupt() as stop:
         while state.step < total_steps:
             began = time.perf_counter()
-            rows = [row.to(device) for row in rows_of(state.step)]
+            if phase is None or state.step == phase.end_step:
+                phase = begin_phase(source, state)
+                bar.show(**shown(objective, phase.metrics))
+            rows = [row.to(device) for row in phase.rows_of(state.step)]
             loading = time.perf_counter() - began
             rate = learning_rate_at(state.step, total_steps, settings)
-            metrics = [backward(model, objective, row) for row in rows]
+            metrics = total(backward(model, objective, row) for row in rows)
             grad_norm = update(model, optimizer, rate, settings.max_grad_norm)
             tokens, seconds = sum(row.sequence_tokens for row in rows), time.perf_counter() - began
-            if math.isfinite(grad_norm):
-                state.window = total([state.window, *metrics, of_step(grad_norm, tokens, loading, seconds)])
-            else:
+            if not math.isfinite(grad_norm):
                 count_skipped(state, stage, total_steps)
-            state.step += 1
-            state.tokens += tokens
-            state.seconds += seconds
-            bar.advance(1, loss=f"{means(metrics)['loss']:.3f}")
+            else:
+                state.window = total([state.window, metrics, of_step(grad_norm, tokens, loading, seconds)])
+            state.advance(tokens, seconds)
+            bar.advance(1, **shown(objective, metrics))
             if state.step % settings.logging_steps == 0 or state.step == total_steps:
-                values = means([state.window]) | {"elapsed_seconds": state.seconds}
-                log.log(state.step, epoch=epoch_at(state.step), learning_rate=rate, **values)
-                state.window = {}
+                log_window(log, state, epoch=epoch_at(state.step), learning_rate=rate)
             if settings.eval_steps and state.step % settings.eval_steps == 0 and state.step < total_steps:
                 log.log(state.step, **evaluate())
             if state.step % settings.save_steps == 0 or state.step == total_steps or stop.is_set():
                 state.logged_lines = log.lines
-                stage.publish_checkpoint(state.step, write_checkpoint, keep=settings.save_total_limit)
+                write = partial(save_checkpoint, model=model, optimizer=optimizer, state=state, phase=phase)
+                stage.publish_checkpoint(state.step, write, keep=settings.save_total_limit)
             if stop.is_set():
                 log.close()
                 console.say(f"Stopped after step {state.step}, which is saved.")
@@ -101,12 +102,36 @@ def train(
     return Outcome(state.step, state.seconds, state.tokens, state.skipped_steps)
 
 
+def begin_phase(source: Source, state: State) -> Phase:
+    """The phase that begins now; what it measured joins the metrics of the steps."""
+    phase = source.phase(state.step, state.carry)
+    state.carry = dict(phase.carry)
+    state.window = total([state.window, phase.metrics])
+    return phase
+
+
+def log_window(log: MetricLog, state: State, **values: float) -> None:
+    """The means since the last line, and what stands beside them."""
+    log.log(state.step, **values, **means([state.window]), elapsed_seconds=state.seconds)
+    state.window = {}
+
+
 def backward(model: nn.Module, objective: Objective, row: Batch) -> Metrics:
-    """Add one row's gradients."""
-    stats = model(row, objective.needs, objective.logp_gradient(row))
-    loss, metrics = objective.loss(stats, row)
-    loss.backward()
-    return metrics
+    """Add one row's gradients: one forward and backward, or one for each set of statistics where these stand apart."""
+    collected = []
+    for needs in passes_of(objective):
+        stats = model(row, needs, objective.logp_gradient(row))
+        loss, metrics = objective.loss(stats, row)
+        loss.backward()
+        collected.append(metrics)
+    return total(collected)
+
+
+def shown(objective: Objective, metrics: Metrics) -> dict[str, str]:
+    """The chosen few that people see while it runs, each as wide as ever; the log has them all."""
+    chosen = getattr(objective, "shown", {"loss": "loss"})
+    values = means([metrics])
+    return {label: f"{values[name]:.3f}" for name, label in chosen.items() if name in values}
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: float) -> float:

@@ -32,6 +32,8 @@ class Workload:
     """Bytes of a number in the compute dtype: 2 or 4."""
     own_layers: bool = True
     """Whether the layers are this project's; others keep more."""
+    copied_parameters: int = 0
+    """Of further models that are not trained, in the compute dtype."""
 
 
 def weight_bytes(work: Workload) -> int:
@@ -41,7 +43,8 @@ def weight_bytes(work: Workload) -> int:
     """
     frozen = work.parameters - work.trained_parameters
     cast = work.compute_bytes if work.compute_bytes < 4 else 0
-    return frozen * work.compute_bytes + work.trained_parameters * (ADAM_BYTES + cast)
+    copied = work.copied_parameters * work.compute_bytes
+    return copied + frozen * work.compute_bytes + work.trained_parameters * (ADAM_BYTES + cast)
 
 
 def activation_bytes(work: Workload, row_tokens: int, chain_tokens: int, recompute: bool = False) -> int:

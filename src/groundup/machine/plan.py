@@ -34,6 +34,8 @@ class Plan:
     checkpoint_bytes: int
     total_steps: int
     total_steps_reason: str
+    reference: str = ""
+    """Where a preference stage has its reference from; empty where nothing is compared."""
 
 
 def choose_rows(

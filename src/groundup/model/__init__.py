@@ -6,20 +6,23 @@ from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.hf import convert_gguf, load_model, read_config, save_model
 from groundup.model.llm import LanguageModel
-from groundup.model.lora import attach_lora, has_lora, lora_state, merge_lora
+from groundup.model.lora import attach_lora, copy_adapter, has_lora, lora_state, merge_lora, using_adapter
 from groundup.model.stock import StockLLM
 from groundup.model.stock_config import StockConfig
+from groundup.model.value import PolicyValue
 
 __all__ = [
     "BaseLLM",
     "KVCache",
     "LanguageModel",
     "ModelConfig",
+    "PolicyValue",
     "StockConfig",
     "StockLLM",
     "adapter_settings",
     "attach_lora",
     "convert_gguf",
+    "copy_adapter",
     "has_lora",
     "initialize",
     "load_adapter",
@@ -29,4 +32,5 @@ __all__ = [
     "read_config",
     "save_adapter",
     "save_model",
+    "using_adapter",
 ]

@@ -51,27 +51,31 @@ class Head(nn.Module):
         target_N: Tensor,
         needs: frozenset[str],
         gradient_N: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> dict[str, Tensor]:
-        """Float32 [N] for each of `needs` out of "logp", "lse", "entropy" (nats).
+        """Float32 [N] for each of `needs` out of "logp", "lse", "entropy" (nats), of logits divided by `temperature`.
 
+        "entropy_seen" is the entropy without a gradient, which costs a frozen head one product less.
         A target of -1 has no log-probability: it gets 0 and no gradient. `gradient_N` is d loss / d logp where it is
         known already; it saves a trained head a third of its work. Should another gradient arrive, that one counts.
         """
         trained = any(each is not None and each.requires_grad for each in (self.weight, self.bias))
         entropy = "entropy" in needs
-        inputs = (hidden_ND, self.weight, self.bias, target_N, self.rule)
+        seen = not entropy and "entropy_seen" in needs
+        rule = self.rule._replace(temperature=temperature)
+        inputs = (hidden_ND, self.weight, self.bias, target_N, rule)
         columns: Columns
         if not (torch.is_grad_enabled() and (hidden_ND.requires_grad or trained)):
-            found = _one_pass(Blocks(hidden_ND, self.weight, self.bias, self.rule), target_N, entropy)
+            found = _one_pass(Blocks(hidden_ND, self.weight, self.bias, rule), target_N, entropy or seen)
             columns = (found.logp_N, found.lse_N, found.entropy_N)
         elif not trained:
-            columns = _FrozenHead.apply(*inputs, entropy)
+            columns = _FrozenHead.apply(*inputs, entropy, seen)
         elif gradient_N is not None and needs == {"logp"}:
             gradient_N = gradient_N.to(accumulator(hidden_ND.dtype))
             columns = (_FusedHead.apply(*inputs, gradient_N), None, None)
         else:
-            columns = _TrainedHead.apply(*inputs, entropy)
-        named = zip(("logp", "lse", "entropy"), columns, strict=True)
+            columns = _TrainedHead.apply(*inputs, entropy, seen)
+        named = zip(("logp", "lse", "entropy_seen" if seen else "entropy"), columns, strict=True)
         return {name: column for name, column in named if name in needs and column is not None}
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
@@ -83,12 +87,14 @@ class Head(nn.Module):
 class _Found:
     """What one walk over the logits notes down of each read."""
 
-    def __init__(self, blocks: Blocks, target_N: Tensor, entropy: bool, keep: bool) -> None:
+    def __init__(
+        self, blocks: Blocks, target_N: Tensor, entropy: bool, keep: bool, seen: bool = False
+    ) -> None:
         reads = len(target_N)
         self.logp_N, self.lse_N = blocks.hidden_ND.new_empty(2, reads, dtype=blocks.accumulator).unbind()
-        self.expected_N = torch.empty_like(self.lse_N) if entropy else None
+        self.expected_N = torch.empty_like(self.lse_N) if entropy or seen else None
         """The expected logit, sum(p l)."""
-        self.entropy_N = torch.empty_like(self.lse_N) if entropy else None
+        self.entropy_N = torch.empty_like(self.lse_N) if entropy or seen else None
         self.slope_N = torch.ones_like(self.lse_N) if keep else None
         """Slope at the target's logit."""
         self.pW_ND = torch.empty_like(blocks.hidden_ND) if keep else None
@@ -115,9 +121,10 @@ def _one_pass(
     entropy: bool,
     keep: bool = False,
     gradient: _Gradient | None = None,
+    seen: bool = False,
 ) -> _Found:
     """Forward over all blocks; with `keep` also what a frozen head's gradient needs, or a trained one's gradient."""
-    found = _Found(blocks, target_N, entropy, keep)
+    found = _Found(blocks, target_N, entropy, keep, seen)
     second_BV = blocks.new_block() if found.plW_ND is not None else None
     for span, block_BV in blocks:
         for tile in blocks.tiles(span, block_BV):
@@ -206,9 +213,13 @@ class _FrozenHead(torch.autograd.Function):
         target_N: Tensor,
         rule: Rule,
         entropy: bool,
+        seen: bool,
     ) -> Columns:
-        found = _one_pass(Blocks(hidden_ND, weight_VD, bias_V, rule), target_N, entropy, keep=True)
-        ctx.save_for_backward(weight_VD, target_N, found.slope_N, found.pW_ND, found.plW_ND, found.expected_N)
+        found = _one_pass(Blocks(hidden_ND, weight_VD, bias_V, rule), target_N, entropy, keep=True, seen=seen)
+        expected_N = found.expected_N if entropy else None
+        ctx.save_for_backward(weight_VD, target_N, found.slope_N, found.pW_ND, found.plW_ND, expected_N)
+        if seen:
+            ctx.mark_non_differentiable(found.entropy_N)
         ctx.set_materialize_grads(False)
         return found.logp_N, found.lse_N, found.entropy_N
 
@@ -223,7 +234,7 @@ class _FrozenHead(torch.autograd.Function):
             p_N = p_N + entropy_N * expected_N
             hidden_grad_ND = hidden_grad_ND - entropy_N[:, None] * plW_ND
         hidden_grad_ND = hidden_grad_ND + p_N[:, None] * pW_ND
-        return hidden_grad_ND.to(pW_ND.dtype), None, None, None, None, None
+        return hidden_grad_ND.to(pW_ND.dtype), None, None, None, None, None, None
 
 
 class _TrainedHead(torch.autograd.Function):
@@ -238,8 +249,11 @@ class _TrainedHead(torch.autograd.Function):
         target_N: Tensor,
         rule: Rule,
         entropy: bool,
+        seen: bool,
     ) -> Columns:
-        found = _one_pass(Blocks(hidden_ND, weight_VD, bias_V, rule), target_N, entropy)
+        found = _one_pass(Blocks(hidden_ND, weight_VD, bias_V, rule), target_N, entropy, seen=seen)
+        if seen:
+            ctx.mark_non_differentiable(found.entropy_N)
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, target_N)
         ctx.rule, ctx.entropy = rule, entropy
         ctx.set_materialize_grads(False)
@@ -250,7 +264,7 @@ class _TrainedHead(torch.autograd.Function):
         hidden_ND, weight_VD, bias_V, target_N = ctx.saved_tensors
         blocks = Blocks(hidden_ND, weight_VD, bias_V, ctx.rule)
         gradient = _recomputed(blocks, target_N, grads, ctx.entropy)
-        return (*gradient.of(weight_VD, bias_V), None, None, None)
+        return (*gradient.of(weight_VD, bias_V), None, None, None, None)
 
 
 class _FusedHead(torch.autograd.Function):

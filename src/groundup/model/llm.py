@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +20,31 @@ from groundup.model.stock_config import StockConfig
 
 
 def recomputed(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a layer and keep only what went in; the backward calls it again. It draws no random numbers."""
-    return checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    """Call a layer and keep only what went in; the backward calls it again. It draws no random numbers.
+
+    An adapter that is active now is active then too, whatever was switched in between.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _switched(active)
+
+    module: Any = layer.args[0] if isinstance(layer, functools.partial) else layer
+    active = [(each, each.active) for each in module.modules() if hasattr(each, "active")]
+    return checkpoint(
+        layer, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
+    )
+
+
+@contextmanager
+def _switched(wanted: list[tuple[Any, str | None]]) -> Iterator[None]:
+    now = [(each, each.active) for each, _ in wanted]
+    for each, name in wanted:
+        each.active = name
+    try:
+        yield
+    finally:
+        for each, name in now:
+            each.active = name
 
 
 class LanguageModel(nn.Module):
@@ -38,6 +63,8 @@ class LanguageModel(nn.Module):
         """The adapter that is attached."""
         self.recompute = False
         """Whether the backward computes each layer's activations again, instead of keeping them."""
+        self.temperature = 1.0
+        """What `forward` divides logits by: a policy is trained at the temperature that it is sampled with."""
 
     @property
     @abstractmethod
@@ -82,5 +109,12 @@ class LanguageModel(nn.Module):
 
         gradient_N: the loss's derivative to each log-probability, where it is known beforehand.
         """
-        found = self.head(self.read(batch), batch.target_N, needs, gradient_N)
-        return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=found.get("entropy"))
+        return self.say(self.read(batch), batch.target_N, needs, gradient_N)
+
+    def say(
+        self, read_ND: Tensor, target_N: Tensor, needs: frozenset[str], gradient_N: Tensor | None = None
+    ) -> Stats:
+        """What `forward` says, out of hidden states that were read already."""
+        found = self.head(read_ND, target_N, needs, gradient_N, self.temperature)
+        entropy_N = found.get("entropy", found.get("entropy_seen"))
+        return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=entropy_N)

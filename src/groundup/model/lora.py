@@ -1,9 +1,16 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): y = W x + scaling · B (A x), with W frozen and A, B float32."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685): y = W x + scaling · B (A x), with W frozen and A, B float32.
+
+A model has one adapter of its own, the one that is saved. Further ones may stand beside it on the same base weights, a
+value function's or a frozen copy to compare with; one at a time is active, or none.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +20,9 @@ from groundup.errors import UserError
 from groundup.model.base import Linear
 from groundup.model.functions import lora_linear
 from groundup.model.llm import LanguageModel
+
+OWN = "own"
+"""The name of a model's own adapter among those that can be active."""
 
 
 class Factor(nn.Module):
@@ -26,6 +36,18 @@ class Factor(nn.Module):
         return self.weight.to(dtype)
 
 
+class Factors(nn.Module):
+    """The two factors of a further adapter at one layer."""
+
+    def __init__(self, own_a: Factor, own_b: Factor) -> None:
+        super().__init__()
+        (r, inputs), outputs = own_a.weight.shape, len(own_b.weight)
+        self.lora_A = Factor(inputs, r, own_a.weight.device)
+        self.lora_B = Factor(r, outputs, own_b.weight.device)
+        self.lora_A.weight.data.copy_(own_a.weight)
+        self.lora_B.weight.data.copy_(own_b.weight)
+
+
 class LoraLinear(Linear):
     """A linear layer that keeps its own parameters' names and has two factors beside them."""
 
@@ -36,10 +58,16 @@ class LoraLinear(Linear):
         outputs, inputs = base.weight.shape
         self.lora_A = Factor(inputs, settings.r, base.weight.device)
         self.lora_B = Factor(settings.r, outputs, base.weight.device)
+        self.others = nn.ModuleDict()
+        self.active: str | None = OWN
+        """Which adapter takes part; None: the base alone."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.active is None:
+            return super().forward(x)
+        factors: Any = self if self.active == OWN else self.others[self.active]
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        weight, a, b = self.weight.to(x.dtype), self.lora_A(x.dtype), self.lora_B(x.dtype)
+        weight, a, b = self.weight.to(x.dtype), factors.lora_A(x.dtype), factors.lora_B(x.dtype)
         flat = lora_linear(x.flatten(0, -2), weight, bias, a, b, self.scaling)
         return flat.unflatten(0, x.shape[:-1])
 
@@ -108,8 +136,32 @@ def has_lora(model: LanguageModel) -> bool:
 
 
 def lora_state(model: LanguageModel) -> dict[str, Tensor]:
-    """The factors alone, named `<layer>.lora_A.weight` and `<layer>.lora_B.weight`."""
-    return {name: tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
+    """The own adapter's factors alone, named `<layer>.lora_A.weight` and `<layer>.lora_B.weight`."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" in name and ".others." not in name
+    }
+
+
+def copy_adapter(model: LanguageModel, name: str, trainable: bool) -> None:
+    """A further adapter that begins as the own one stands now."""
+    for layer in lora_layers(model).values():
+        layer.others[name] = Factors(layer.lora_A, layer.lora_B).requires_grad_(trainable)
+
+
+@contextmanager
+def using_adapter(model: LanguageModel, name: str | None) -> Iterator[None]:
+    """Meanwhile the adapter `name` is active, or none at all."""
+    layers = list(lora_layers(model).values())
+    before = [layer.active for layer in layers]
+    for layer in layers:
+        layer.active = name
+    try:
+        yield
+    finally:
+        for layer, active in zip(layers, before, strict=True):
+            layer.active = active
 
 
 def merge_lora(model: LanguageModel) -> LanguageModel:

@@ -16,7 +16,8 @@ Metrics = dict[str, tuple[float, float]]
 class Objective(Protocol):
     """A loss over one row, already weighted by the row's share of the step."""
 
-    needs: frozenset[str]
+    @property
+    def needs(self) -> frozenset[str]: ...
 
     def logp_gradient(self, batch: Batch) -> Tensor | None:
         """d loss / d logp, float32 [N], where it is known before the model runs: a trained head then works once."""
@@ -25,6 +26,15 @@ class Objective(Protocol):
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         """A scalar whose sum over the step's rows is the step's loss, and the row's metrics."""
         ...
+
+
+def passes_of(objective: Objective) -> tuple[frozenset[str], ...]:
+    """Which statistics the model is asked for together; an objective may have `passes`, apart from one another.
+
+    So a policy and its value, on two adapters of one model, take turns: the activations of one are held at a time.
+    """
+    passes: tuple[frozenset[str], ...] = getattr(objective, "passes", (objective.needs,))
+    return passes
 
 
 def total(rows: Iterable[Metrics]) -> Metrics:

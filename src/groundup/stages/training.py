@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from groundup import console
 from groundup.batch import Batch, Record, Stream, pack_step
 from groundup.config.schema import TrainSettings
-from groundup.engine import Exactness, probe, train
+from groundup.engine import Exactness, Offline, Source, probe, train
 from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
 from groundup.errors import UserError
@@ -22,7 +23,7 @@ from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes, planned_memory_bytes
 from groundup.machine.plan import Plan, check_disk, choose_rows
 from groundup.machine.process import prepare_process
-from groundup.model import BaseLLM, LanguageModel, ModelConfig, StockConfig, StockLLM
+from groundup.model import BaseLLM, LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM
 from groundup.objective import Objective
 from groundup.stages.context import REHEARSAL_STEPS, Context
 from groundup.store.files import read_json, read_jsonl, write_json
@@ -34,9 +35,39 @@ SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
 GEMM_TOKENS = 1024
 
 
+class Work(Protocol):
+    """What a plan must know of that on which a stage trains."""
+
+    @property
+    def layout(self) -> str: ...
+
+    @property
+    def sizes(self) -> Sized: ...
+
+    @property
+    def chain_tokens(self) -> int:
+        """Tokens of the longest sequence."""
+        ...
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens that a row must hold at least."""
+        ...
+
+    def largest_step_tokens(self) -> int:
+        """Tokens of the largest step: a row need not be longer."""
+        ...
+
+    def steps_for(self, epochs: float) -> int: ...
+
+    def seconds_a_step(self, model: nn.Module, plan: Plan, settings: TrainSettings) -> float:
+        """Measured, by steps that change nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Material:
-    """What a stage trains on, before the machine has its say."""
+    """Rows that a stage trains on, before the machine has its say."""
 
     stream: Stream
     sizes: np.ndarray
@@ -55,6 +86,23 @@ class Material:
     def largest_step_tokens(self) -> int:
         """Of the first steps: a row need not be longer."""
         return max(int(self.sizes[self.stream.records_of(step)].sum()) for step in range(LOOKED_AT_STEPS))
+
+    def steps_for(self, epochs: float) -> int:
+        return self.stream.steps_for(epochs)
+
+    def seconds_a_step(self, model: nn.Module, plan: Plan, settings: TrainSettings) -> float:
+        """Median time of whole steps with a learning rate of zero: nothing depends on them but the plan."""
+        optimizer = make_optimizer(model, settings)
+        times = []
+        for step in range(TIMED_STEPS + 1):
+            began = time.perf_counter()
+            for row in self.rows_of(step, plan.row_tokens):
+                backward(model, self.objective, row.to(plan.device))
+            update(model, optimizer, 0.0, settings.max_grad_norm)
+            times.append(time.perf_counter() - began)
+            if len(times) > 2 and sum(times) > TIMED_SECONDS:
+                break
+        return float(np.median(times[1:]))  # the first one warms up
 
     def rows_of(self, step: int, row_tokens: int) -> list[Batch]:
         return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, self.layout)
@@ -113,8 +161,8 @@ def choose_layout(context: Context, model: LanguageModel, max_length: int) -> Ex
     return Exactness(plan["layout"], plan["layout_reason"])
 
 
-def workload_of(model: LanguageModel, dtype: str) -> Workload:
-    """The model's numbers that memory depends on."""
+def workload_of(model: LanguageModel | PolicyValue, dtype: str, frozen_copies: int = 0) -> Workload:
+    """The model's numbers that memory depends on. frozen_copies: further models of its size that are not trained."""
     config = model.config
     return Workload(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -126,12 +174,19 @@ def workload_of(model: LanguageModel, dtype: str) -> Workload:
         key_size=config.num_key_value_heads * config.head_dim,
         heads=config.num_attention_heads,
         compute_bytes=2 if dtype == "bfloat16" else 4,
-        own_layers=isinstance(model, BaseLLM),
+        own_layers=isinstance(getattr(model, "policy", model), BaseLLM),
+        copied_parameters=frozen_copies * sum(p.numel() for p in model.parameters()),
     )
 
 
 def make_plan(
-    context: Context, model: LanguageModel, compute: Compute, material: Material, layout_reason: str = ""
+    context: Context,
+    model: LanguageModel | PolicyValue,
+    compute: Compute,
+    material: Work,
+    layout_reason: str = "",
+    reference: str = "",
+    frozen_copies: int = 0,
 ) -> Plan:
     """The stage's plan: made once, written down, and from then on read."""
     stage, settings = context.stage, context.settings
@@ -139,7 +194,7 @@ def make_plan(
         plan = Plan(**read_json(stage.plan))
         model.recompute = plan.recompute
         return plan
-    work = workload_of(model, compute.dtype)
+    work = workload_of(model, compute.dtype, frozen_copies)
     step_tokens = material.largest_step_tokens()
     longest = material.longest_tokens
     wish = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
@@ -162,6 +217,7 @@ def make_plan(
         checkpoint_bytes=checkpoint_bytes(work),
         total_steps=0,
         total_steps_reason="",
+        reference=reference,
     )
     steps, reason = _total_steps(context, model, material, plan)
     plan = replace(plan, total_steps=steps, total_steps_reason=reason)
@@ -169,33 +225,20 @@ def make_plan(
     return plan
 
 
-def _total_steps(context: Context, model: LanguageModel, material: Material, plan: Plan) -> tuple[int, str]:
+def _total_steps(
+    context: Context, model: LanguageModel | PolicyValue, material: Work, plan: Plan
+) -> tuple[int, str]:
     settings = context.settings
     if context.rehearse:
         return REHEARSAL_STEPS, "a rehearsal"
-    steps = settings.max_steps or material.stream.steps_for(settings.num_train_epochs)
+    steps = settings.max_steps or material.steps_for(settings.num_train_epochs)
     reason = "max_steps" if settings.max_steps else f"num_train_epochs: {settings.num_train_epochs:g}"
     if settings.max_minutes:
-        seconds = _seconds_a_step(model, material, plan, settings)
+        seconds = material.seconds_a_step(model, plan, settings)
         fitting = max(1, int(settings.max_minutes * 60 * SHARE_FOR_STEPS / seconds))
         if fitting < steps:
             return fitting, f"max_minutes: {settings.max_minutes:g} at {seconds:.2f} s a step, measured"
     return steps, reason
-
-
-def _seconds_a_step(model: LanguageModel, material: Material, plan: Plan, settings: TrainSettings) -> float:
-    """Median time of whole steps with a learning rate of zero: nothing depends on them but the plan."""
-    optimizer = make_optimizer(model, settings)
-    times = []
-    for step in range(TIMED_STEPS + 1):
-        began = time.perf_counter()
-        for row in material.rows_of(step, plan.row_tokens):
-            backward(model, material.objective, row.to(plan.device))
-        update(model, optimizer, 0.0, settings.max_grad_norm)
-        times.append(time.perf_counter() - began)
-        if len(times) > 2 and sum(times) > TIMED_SECONDS:
-            break
-    return float(np.median(times[1:]))  # the first one warms up
 
 
 def step_rows(context: Context, material: Material, plan: Plan, step: int) -> list[Batch]:
@@ -205,12 +248,14 @@ def step_rows(context: Context, material: Material, plan: Plan, step: int) -> li
     return material.rows_of(step, plan.row_tokens)
 
 
-def say_plan(plan: Plan, model: LanguageModel, material: Material) -> None:
+def say_plan(plan: Plan, model: nn.Module, material: Work) -> None:
     """What is about to happen, in a few plain lines."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.say(f"  {trained:,} weights to train, on {len(material.sizes):,} rows")
     console.say(f"  {plan.dtype}: {plan.dtype_reason}")
     console.say(f"  layout {plan.layout}: {plan.layout_reason}")
+    if plan.reference:
+        console.say(f"  reference: {plan.reference}")
     memory = f"about {plan.memory_bytes / 1e9:.1f} GB of memory"
     if plan.recompute:
         memory += ", with activations computed again in the backward"
@@ -225,13 +270,30 @@ def run_training(
     evaluate: Callable[[], dict[str, float]],
     title: str,
 ) -> dict[str, Any]:
+    """Train on the material's rows; what the result says of it."""
+    source = Offline(lambda step: step_rows(context, material, plan, step))
+    return train_on(
+        context, model, plan, material.objective, source, material.stream.epoch_at, evaluate, title
+    )
+
+
+def train_on(
+    context: Context,
+    model: nn.Module,
+    plan: Plan,
+    objective: Objective,
+    source: Source,
+    epoch_at: Callable[[int], float],
+    evaluate: Callable[[], dict[str, float]],
+    title: str,
+) -> dict[str, Any]:
     """Train, and what the result says of it: metrics before and after on held-out rows, time, tokens."""
     outcome = train(
         model,
-        material.objective,
-        lambda step: step_rows(context, material, plan, step),
+        objective,
+        source,
         total_steps=plan.total_steps,
-        epoch_at=material.stream.epoch_at,
+        epoch_at=epoch_at,
         settings=context.settings,
         stage=context.stage,
         device=plan.device,

@@ -29,6 +29,7 @@ _OUTPUTS = (
     "dropped.jsonl",
     "clusters.jsonl",
     "samples.jsonl",
+    "completions.jsonl",
 )
 _OWNED = ("manifest.json", *_OUTPUTS, "tensorboard")
 """All that `clear` removes, besides checkpoints; the manifest goes first."""
@@ -92,6 +93,11 @@ class Stage:
     @property
     def samples(self) -> Path:
         return self.root / "samples.jsonl"
+
+    @property
+    def completions(self) -> Path:
+        """Answers that a policy gave while it was trained, with their rewards, one a line."""
+        return self.root / "completions.jsonl"
 
     @property
     def _start(self) -> Path:

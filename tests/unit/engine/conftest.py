@@ -7,7 +7,7 @@ from torch import nn
 
 from groundup.batch import Chain, Record, Stats, pack_step
 from groundup.config.schema import TrainSettings
-from groundup.engine import train
+from groundup.engine import Offline, train
 from groundup.objective import LanguageModeling
 from groundup.store import Run
 
@@ -55,12 +55,14 @@ class Toy:
     def __init__(self, folder) -> None:
         self.stage = Run.open(folder).stage("sft")
 
-    def fit(self, model, *, rows=toy_rows, objective=None, evaluate=dict, total_steps=10, **changes):
+    def fit(
+        self, model, *, rows=toy_rows, source=None, objective=None, evaluate=dict, total_steps=10, **changes
+    ):
         """Train and give the outcome."""
         return train(
             model,
             objective or LanguageModeling(),
-            rows,
+            source or Offline(rows),
             total_steps=total_steps,
             epoch_at=lambda step: 2 * step / 5,
             settings=toy_settings(**changes),

@@ -1,0 +1,121 @@
+"""Rows to prompts for a policy to answer; their other columns are kept for reward functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.config.schema import DataSettings
+from groundup.data.layouts import BY_NAME, candidates
+from groundup.data.ledger import Ledger
+from groundup.data.messages import check_turns, instruction_messages, parse_messages, string, system_messages
+from groundup.data.raw import RawRow
+from groundup.data.read import raw_rows
+from groundup.data.recognise import renamed
+from groundup.data.textchat import prompt_turns
+from groundup.data.types import BadRow, Message, Origin, Pair, said
+from groundup.errors import UserError
+
+COLUMNS = ("prompt", "messages", "conversations", "question", "instruction")
+"""Where a row's prompt may stand; the first of them that it has counts."""
+TAKEN = frozenset({"prompt", "prompts", "completion", "completions", "completion_ids"})
+"""Arguments that a reward function has by itself."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt, and what its row knows besides."""
+
+    messages: tuple[Message, ...]
+    columns: Mapping[str, Any]
+    conversational: bool
+    """Whether the row wrote messages, as TRL distinguishes: then reward functions get messages too, else text."""
+    origin: Origin
+
+    @property
+    def key(self) -> str:
+        """What decides the side of a hold-out."""
+        return said(self.messages)
+
+    @property
+    def text(self) -> str:
+        """The last thing that was said."""
+        return self.messages[-1].content
+
+    def as_row(self) -> dict[str, Any]:
+        """A row that reads back as the same task."""
+        prompt: Any = [message.as_dict() for message in self.messages]
+        if not self.conversational and [m.role for m in self.messages] == ["user"]:
+            prompt = self.text
+        return {**self.columns, "prompt": prompt}
+
+
+def read_prompts(spec: DataSettings, ledger: Ledger) -> list[Task]:
+    """All usable prompts in file order, kept. Raises UserError for unusable files, and too many bad rows."""
+    _check(spec)
+    tasks = []
+    for row in raw_rows(spec, ledger):
+        try:
+            tasks.append(_task(row, spec))
+            ledger.keep()
+        except BadRow as error:
+            ledger.quarantine(row.origin, str(error), row.value)
+    ledger.check(spec.max_bad_rows)
+    return tasks
+
+
+def _check(spec: DataSettings) -> None:
+    """UserError where a setting of the data would do nothing."""
+    if spec.layout and BY_NAME[spec.layout].kind == "documents":
+        raise UserError(
+            f"layout: {spec.layout} has no prompts.",
+            where=", ".join(spec.path),
+            fix="say which column is the prompt: columns: {prompt: text}",
+        )
+    unread = [name for name in spec.columns if name in TAKEN - {"prompt", "completion"}]
+    if unread:
+        raise UserError(
+            f"columns names {unread[0]!r}, which no row may have here.", fix="call it something else"
+        )
+
+
+def _task(row: RawRow, spec: DataSettings) -> Task:
+    if row.problem:
+        raise BadRow(row.problem)
+    if not isinstance(row.value, dict):
+        raise BadRow("not a JSON object")
+    values = renamed(row.value, spec.columns)
+    messages = tuple(_messages(values, row.origin, spec.layout))
+    while messages and messages[-1].role == "assistant":  # the answer that the data gives
+        messages = messages[:-1]
+    check_turns(messages)
+    if not messages or messages[-1].role == "system":
+        raise BadRow("no question")
+    column = next((name for name in COLUMNS if values.get(name) is not None), "")
+    others = {name: value for name, value in values.items() if name not in TAKEN}
+    return Task(messages, others, isinstance(values.get(column), list), row.origin)
+
+
+def _messages(values: dict[str, Any], origin: Origin, layout: str | None) -> list[Message]:
+    """All that is said up to the answer, and perhaps with it."""
+    column = (
+        BY_NAME[layout].needs[0] if layout else next((n for n in COLUMNS if values.get(n) is not None), "")
+    )
+    if layout and values.get(column) is None:
+        raise BadRow(f"no column {column!r}")
+    if column in ("messages", "conversations"):
+        found = parse_messages(values[column], column)
+        return found if found and found[0].role == "system" else system_messages(values) + found
+    if column == "instruction":
+        return instruction_messages(values)
+    if column == "question":
+        return [*system_messages(values), Message("user", string(values, column))]
+    if column == "prompt":
+        return system_messages(values) + prompt_turns(values[column], column)
+    pair = next((option for option in candidates(values) if option.kind == "pairs"), None)
+    if pair is None:
+        raise BadRow(f"no prompt: none of the columns {', '.join(COLUMNS)}")
+    parsed = pair.parse(values, origin)
+    assert isinstance(parsed, Pair)
+    return list(parsed.prompt)
