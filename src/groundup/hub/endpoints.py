@@ -33,15 +33,14 @@ class Endpoint:
 def endpoints() -> tuple[Endpoint, ...]:
     """The hubs to ask, in order: what HF_ENDPOINT says, else the official one; then those of GROUNDUP_MIRRORS.
 
-    A token belongs to the hub that gave it, so it goes to what the user configured and to no other: without
+    A token belongs to the hub that gave it, so it goes to the first that the user configured and to no other: without
     HF_ENDPOINT that is the official hub. Raises UserError for what is no address.
     """
-    configured = _addresses(os.environ.get(WHOLE_LIST) or os.environ.get("HF_ENDPOINT", ""), "HF_ENDPOINT")
-    configured = configured or [OFFICIAL]
+    configured = _configured() or [OFFICIAL]
     named = os.environ.get("GROUNDUP_MIRRORS")
     others = list(MIRRORS) if named is None else _addresses(named, "GROUNDUP_MIRRORS")
-    trusted = [Endpoint(url, True) for url in configured]
-    return (*trusted, *(Endpoint(url, False, url != OFFICIAL) for url in others if url not in configured))
+    asked = [Endpoint(url, trusted=not number) for number, url in enumerate(configured)]
+    return (*asked, *(Endpoint(url, False, url != OFFICIAL) for url in others if url not in configured))
 
 
 def split_list_for_libraries() -> None:
@@ -50,6 +49,13 @@ def split_list_for_libraries() -> None:
     if "," in value:
         os.environ[WHOLE_LIST] = value
         os.environ["HF_ENDPOINT"] = value.partition(",")[0].strip().rstrip("/")
+
+
+def _configured() -> list[str]:
+    """What HF_ENDPOINT says, or the list that stood there."""
+    first = _addresses(os.environ.get("HF_ENDPOINT", ""), "HF_ENDPOINT")
+    whole = _addresses(os.environ.get(WHOLE_LIST, ""), "HF_ENDPOINT")
+    return whole if whole[:1] == first else first
 
 
 def _addresses(text: str, variable: str) -> list[str]:

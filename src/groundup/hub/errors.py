@@ -88,7 +88,7 @@ def gated(kind: Kind, name: str, endpoint: Endpoint, status: int) -> UserError:
     if not endpoint.trusted:
         return UserError(
             what,
-            why=f"{endpoint.url} is a mirror, and your token is not sent to mirrors",
+            why=f"your token is sent to the first hub that is set, and not to {endpoint.url}",
             fix=f"agree at {page}, {LOG_IN}, and fetch it from the hub that gave you the token",
         )
     if status == 403:

@@ -40,6 +40,15 @@ def test_the_order(monkeypatch):
     ]
 
 
+def test_the_first_that_the_user_named_is_trusted_alone(monkeypatch):
+    order(monkeypatch, "https://a.org,https://b.org", "https://c.org")
+    assert [endpoint.url for endpoint in endpoints() if endpoint.token is None] == ["https://a.org"]
+    order(monkeypatch, None, None)
+    assert [endpoint.url for endpoint in endpoints() if endpoint.token is None] == [OFFICIAL]
+    order(monkeypatch, "https://a.org", None)
+    assert [endpoint.url for endpoint in endpoints() if endpoint.token is None] == ["https://a.org"]
+
+
 def test_what_is_no_address(monkeypatch):
     with pytest.raises(UserError, match="HF_ENDPOINT is not the address") as caught:
         order(monkeypatch, "hf-mirror.com", None)
@@ -55,6 +64,8 @@ def test_a_list_is_hidden_from_libraries(monkeypatch):
 
     assert os.environ["HF_ENDPOINT"] == "https://a.org"
     assert [endpoint.url for endpoint in endpoints()] == ["https://a.org", "https://b.org"]
+    monkeypatch.setenv("HF_ENDPOINT", "https://c.org")  # changed since
+    assert [endpoint.url for endpoint in endpoints()] == ["https://c.org"]
 
 
 def test_a_mirror_helps_where_the_hub_cannot_be_reached(online, mirror, capsys):

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from groundup.errors import UserError
-from groundup.hub import ModelSource
+from groundup.hub import ModelSource, cache_beside, resolve_model
 from groundup.infer import load
 from groundup.infer.load import load_for_inference, plain_folder
 from groundup.infer.origin import run_of
@@ -65,6 +65,22 @@ def test_a_folder(model_folder: Path):
 
 def test_a_base_model_has_no_template(base_folder: Path):
     assert not load_for_inference(str(base_folder), dtype="float32").has_template
+
+
+def test_the_base_may_be_among_what_was_downloaded_for_the_run(
+    run: Run, model_folder: Path, loopback_hub, online
+):
+    loopback_hub.add_model("org/base", model_folder)
+    with cache_beside(run.downloads):
+        online.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(run.downloads))
+        resolve_model("org/base")
+    online.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(run.root / "nothing"))
+    online.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shutil.rmtree(run.stage("sft").final)
+    adapter = write_adapter(run.stage("sft").final, model_folder)
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "org/base"}))
+    assert load_for_inference(str(run.root / "sft"), dtype="float32").folder == adapter
 
 
 def test_an_adapter_is_put_on_its_base_with_the_bases_tokenizer(tmp_path: Path, model_folder: Path):
