@@ -1,4 +1,4 @@
-"""One side of a comparison in a process of its own: `python child.py JOB RESULT`, called by train.py."""
+"""One side of a comparison in a process of its own: `python child.py JOB RESULT`, called by train.py and rl.py."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ MODULES = {
     "plain": "pretraining",
     "search": "search",
     "floor": "floor",
+    "rl-ours": "rl_ours",
+    "rl-trl": "rl_trl",
 }
 
 

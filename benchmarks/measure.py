@@ -36,9 +36,9 @@ class Job:
     """What one child process measures: the same for both sides but for `side` and `settings`."""
 
     side: str
-    """ours, trl, trainer, plain, search or floor."""
+    """Which side of which script: a key of `child.MODULES`."""
     kind: str
-    """dpo, sft or pretrain."""
+    """dpo, sft, pretrain or grpo."""
     lora: bool
     model: Path
     """A Hugging Face folder."""

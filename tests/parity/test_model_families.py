@@ -8,7 +8,6 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from groundup.model import BaseLLM, ModelConfig, initialize, load_model, save_model
-from groundup.model.cache import KVCache
 
 SHAPE = {
     "vocab_size": 97,
@@ -113,11 +112,10 @@ def test_logits_equal(pair):
 
 def test_decoding_token_by_token_equals_one_pass(pair):
     _, ours = pair
-    cache: KVCache = ours.new_cache(capacity_tokens=8)
-    steps = [
-        ours.decode(token()[None, t : t + 1], torch.tensor([[t]]), cache, torch.tensor([1]))
-        for t in range(40)
-    ]
+    decoding, steps = ours.decoding([token()[:1].tolist()], [1]), []
+    for each in [*token()[1:], token()[0]]:
+        steps.append(decoding.logits_BV)
+        decoding.step(each[None])
     torch.testing.assert_close(torch.cat(steps), ours.logits(token()), atol=1e-4, rtol=1e-4)
 
 

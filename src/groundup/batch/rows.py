@@ -93,6 +93,29 @@ def build_row(records: Sequence[Record], layout: str, *, token_weight: float, gr
     )
 
 
+def text_row(texts: Sequence[Sequence[int]]) -> Batch:
+    """A row of whole texts, each read at its last token: how a text goes on. Nothing is predicted or weighed."""
+    length = np.array([len(text) for text in texts])
+    end = np.cumsum(length)
+    count = len(texts)
+    ones, none = torch.ones(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float32)
+    return Batch(
+        token_T=_long(np.concatenate([np.asarray(text) for text in texts])),
+        position_T=_long(np.concatenate([np.arange(tokens) for tokens in length])),
+        start_S=_long(end - length),
+        length_S=_long(length),
+        parent_S=-ones,
+        source_N=_long(end - 1),
+        target_N=-ones,
+        reads_Q=ones,
+        sequences_G=ones,
+        weight_N=none,
+        weight_G=none,
+        record_Q=torch.arange(count),
+        sequence_tokens=int(end[-1]),
+    )
+
+
 def _segments(trees: Sequence[Tree]) -> tuple[torch.Tensor, ...]:
     """start_S, length_S, parent_S, token_T, position_T of the trees laid one behind the other."""
     length: list[int] = []

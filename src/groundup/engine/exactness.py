@@ -168,14 +168,11 @@ def _layout_logp(model: LanguageModel, layout: str, records: list[Record]) -> di
 
 def _generated(model: LanguageModel, chain: Chain) -> Tensor:
     """Log-probabilities [V] behind the chain's last token but one, by the cache: a prompt, then token by token."""
-    token_T = torch.from_numpy(chain.token[:-1]).long().to(model.device)
-    cache, place = model.new_cache(len(token_T)), 0
-    for step in (token_T[:-2], token_T[-2:-1], token_T[-1:]):
-        position_BS = torch.arange(place, place + len(step), device=model.device)[None]
-        length_B = torch.tensor([len(step)], device=model.device)
-        logits_BV = model.decode(step[None], position_BS, cache, length_B)
-        place += len(step)
-    return logits_BV[0].log_softmax(-1)
+    *prompt, last_but_one, last = chain.token[:-1].tolist()
+    decoding = model.decoding([prompt], [1])
+    for token in (last_but_one, last):
+        decoding.step(torch.tensor([token], device=model.device))
+    return decoding.logits_BV[0].log_softmax(-1)
 
 
 def _stock_says(model: LanguageModel, records: list[Record]) -> tuple[Any, dict[int, list[Tensor]]]:

@@ -1,7 +1,19 @@
 """Answers from a model: generating, sampling, loading, chatting."""
 
 from groundup.infer.chat import chat
-from groundup.infer.generate import Generation, generate
+from groundup.infer.generate import LocalGenerator, generate
 from groundup.infer.load import Loaded, load_for_inference
+from groundup.infer.request import Generation, Generator, Request
+from groundup.infer.sample import Sampling
 
-__all__ = ["Generation", "Loaded", "chat", "generate", "load_for_inference"]
+__all__ = [
+    "Generation",
+    "Generator",
+    "Loaded",
+    "LocalGenerator",
+    "Request",
+    "Sampling",
+    "chat",
+    "generate",
+    "load_for_inference",
+]

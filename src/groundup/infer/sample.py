@@ -1,7 +1,9 @@
-"""One next token from a row of logits: the likeliest, or drawn after temperature, top-k and top-p."""
+"""One next token for each row of logits: the likeliest, or drawn after temperature, top-k, top-p and min-p."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,14 +12,18 @@ from torch import Tensor
 
 from groundup.errors import UserError
 
+NUCLEUS_FIRST = 128
+"""The likeliest tokens, looked at before the whole vocabulary is sorted for top-p: mostly they are enough."""
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary."""
+    """How a token is chosen. `temperature` 0 is greedy; the other defaults keep the whole vocabulary."""
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
@@ -26,6 +32,8 @@ class Sampling:
             raise UserError(f"top_k is {self.top_k}", fix="use 0 (no limit) or a positive number of tokens")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_p is {self.top_p}", fix="use a number above 0, at most 1 (1: no limit)")
+        if not 0.0 <= self.min_p < 1.0:
+            raise UserError(f"min_p is {self.min_p}", fix="use 0 (no limit) or a number below 1")
 
 
 def row_random(seed: int, row: int) -> Random:
@@ -36,13 +44,15 @@ def row_random(seed: int, row: int) -> Random:
     return Random(f"groundup/generate/{seed}/{row}")
 
 
-def pick(logits_BV: Tensor, sampling: Sampling, random_B: list[Random]) -> tuple[Tensor, Tensor]:
+def pick(
+    logits_BV: Tensor, sampling: Sampling | Sequence[Sampling], random_B: Sequence[Random]
+) -> tuple[Tensor, Tensor]:
     """Chosen token of each row, int64 [B], and its log-probability, float32 [B].
 
     The log-probability is the model's own: temperature 1, whole vocabulary, whatever was used to draw. It is
     what a policy-gradient objective calls `old_logp`.
 
-    Raises UserError where a row's logits are not finite numbers.
+    sampling: for all rows, or one a row. Raises UserError where a row's logits are not finite numbers.
     """
     logits_BV = logits_BV.float()
     lse_B = torch.logsumexp(logits_BV, dim=-1)
@@ -52,40 +62,82 @@ def pick(logits_BV: Tensor, sampling: Sampling, random_B: list[Random]) -> tuple
             why="its weights are damaged, its training diverged, or its dtype overflows",
             fix="try float32, or an earlier checkpoint",
         )
-    if sampling.temperature == 0.0:
+    sampling_B = [sampling] * len(logits_BV) if isinstance(sampling, Sampling) else list(sampling)
+    drawn = [row for row, how in enumerate(sampling_B) if how.temperature > 0]
+    if len(drawn) == len(sampling_B):
+        token_B = _draw(logits_BV, sampling_B, random_B)
+    else:
         token_B = logits_BV.argmax(dim=-1)
-    else:
-        draw_B = torch.tensor([random.random() for random in random_B], dtype=torch.float64)
-        token_B = _draw(logits_BV, sampling, draw_B.to(logits_BV.device))
-    logp_B = logits_BV.gather(-1, token_B[:, None])[:, 0] - lse_B
-    return token_B, logp_B
+        if drawn:
+            index = torch.tensor(drawn, device=logits_BV.device)
+            some = [sampling_B[row] for row in drawn]
+            token_B[index] = _draw(logits_BV[index], some, [random_B[row] for row in drawn])
+    return token_B, logits_BV.gather(-1, token_B[:, None])[:, 0] - lse_B
 
 
-def _draw(logits_BV: Tensor, sampling: Sampling, draw_B: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes `draw_B`, uniform in [0, 1)."""
-    probability_BK, token_BK = kept(logits_BV, sampling)
-    cumulative_BK = probability_BK.double().cumsum(dim=-1)
-    threshold_B1 = draw_B[:, None] * cumulative_BK[:, -1:]
-    # The first place *above* the threshold: a token of probability zero never is.
-    place_B1 = torch.searchsorted(cumulative_BK, threshold_B1, right=True)
-    place_B1 = place_B1.clamp(max=cumulative_BK.shape[-1] - 1)
-    return place_B1[:, 0] if token_BK is None else token_BK.gather(-1, place_B1)[:, 0]
+def _draw(logits_BV: Tensor, sampling_B: Sequence[Sampling], random_B: Sequence[Random]) -> Tensor:
+    """The token at which the cumulative weight passes a number uniform in [0, 1), in the vocabulary's order."""
+    draw_B = torch.tensor([random.random() for random in random_B], dtype=torch.float64)
+    cumulative_BV = kept(logits_BV, sampling_B).cumsum(dim=-1, dtype=torch.float64)
+    threshold_B1 = draw_B.to(logits_BV.device)[:, None] * cumulative_BV[:, -1:]
+    # The first place *above* the threshold: a token of weight zero never is.
+    place_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True)
+    return place_B1[:, 0].clamp(max=cumulative_BV.shape[-1] - 1)
 
 
-def kept(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-    """Weights of the tokens that may be drawn, [B, K], and their ids [B, K] (None: K is the vocabulary in order).
+def kept(logits_BV: Tensor, sampling: Sampling | Sequence[Sampling]) -> Tensor:
+    """Weights [B, V], zero for tokens that must not be drawn; they need not sum to one.
 
-    In Hugging Face's order: temperature, the `top_k` likeliest, then of these the fewest likeliest whose share
-    reaches `top_p` (nucleus sampling, arXiv 1904.09751). Tokens outside weigh zero; weights need not sum to one.
+    In Hugging Face's order: temperature, the `top_k` likeliest, of these the fewest likeliest whose share reaches
+    `top_p` (nucleus sampling, arXiv 1904.09751), and those at least `min_p` times as likely as the likeliest (arXiv
+    2407.01082). Each is a limit on the logit, so tokens of one logit stay or go together.
     """
+    sampling_B = [sampling] * len(logits_BV) if isinstance(sampling, Sampling) else sampling
+    column = logits_BV.new_tensor
+    temperature_B1 = column([how.temperature for how in sampling_B])[:, None]
     # Subtracting the largest first keeps a small temperature from overflowing.
-    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / sampling.temperature
-    if sampling.top_k == 0 and sampling.top_p == 1.0:
-        return scaled_BV.softmax(dim=-1), None
-    if 0 < sampling.top_k < scaled_BV.shape[-1]:
-        scaled_BK, token_BK = scaled_BV.topk(sampling.top_k, dim=-1)
-    else:
-        scaled_BK, token_BK = scaled_BV.sort(dim=-1, descending=True, stable=True)
-    probability_BK = scaled_BK.softmax(dim=-1)
-    before_BK = probability_BK.double().cumsum(dim=-1) - probability_BK
-    return probability_BK.masked_fill(before_BK >= sampling.top_p, 0.0), token_BK
+    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).div_(temperature_B1)
+    if any(how.top_k for how in sampling_B):
+        _drop_below(_top_k(scaled_BV, [how.top_k for how in sampling_B]), scaled_BV)
+    if any(how.top_p < 1.0 for how in sampling_B):
+        _drop_below(_top_p(scaled_BV, [how.top_p for how in sampling_B]), scaled_BV)
+    if any(how.min_p for how in sampling_B):
+        least = [math.log(how.min_p) if how.min_p else -math.inf for how in sampling_B]
+        _drop_below(column(least), scaled_BV)
+    return scaled_BV.exp_()
+
+
+def _drop_below(least_B: Tensor, scaled_BV: Tensor) -> None:
+    scaled_BV.masked_fill_(scaled_BV < least_B[:, None], -math.inf)
+
+
+def _top_k(scaled_BV: Tensor, top_k: Sequence[int]) -> Tensor:
+    """The k-th largest of each row, [B]; minus infinity where k is 0 or all."""
+    last = [k - 1 if 0 < k < scaled_BV.shape[-1] else -1 for k in top_k]
+    if max(last) < 0:
+        return scaled_BV.new_full((len(last),), -math.inf)
+    index_B = torch.tensor(last, device=scaled_BV.device)
+    found_B = scaled_BV.topk(max(last) + 1).values.gather(-1, index_B.clamp(min=0)[:, None])[:, 0]
+    return found_B.masked_fill_(index_B < 0, -math.inf)
+
+
+def _top_p(scaled_BV: Tensor, top_p: Sequence[float]) -> Tensor:
+    """The smallest of each row that its nucleus holds, [B]; minus infinity where p is 1."""
+    least_B = scaled_BV.new_full((len(top_p),), -math.inf)
+    limit_B = scaled_BV.new_tensor(top_p)
+    total_B = scaled_BV.exp().sum(-1, dtype=torch.float64)
+    waiting, looked_at = [row for row, p in enumerate(top_p) if p < 1.0], NUCLEUS_FIRST
+    while waiting:
+        looked_at = min(looked_at, scaled_BV.shape[-1])
+        index_R = torch.tensor(waiting, device=scaled_BV.device)
+        top_RK = scaled_BV[index_R].topk(looked_at).values
+        weight_RK = top_RK.double().exp()
+        before_RK = (weight_RK.cumsum(-1) - weight_RK) / total_B[index_R, None]
+        # In float32: a share that is the limit but for its last bits is the limit.
+        inside_R = (before_RK.to(limit_B.dtype) < limit_B[index_R, None]).sum(-1).clamp_(min=1)
+        least_B[index_R] = top_RK.gather(-1, inside_R[:, None] - 1)[:, 0]
+        # Where all that was looked at is inside, more may be.
+        more = (inside_R == looked_at).tolist() if looked_at < scaled_BV.shape[-1] else [False] * len(waiting)
+        waiting = [row for row, again in zip(waiting, more, strict=True) if again]
+        looked_at *= 16
+    return least_B

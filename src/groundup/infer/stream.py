@@ -51,3 +51,25 @@ class TextStream:
 
     def _decode(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class StopStrings:
+    """Watches one text for strings that end it, wherever tokens cut them.
+
+    Args:
+        context: the prompt's tokens, which decide on spaces; strings are looked for behind it only.
+    """
+
+    def __init__(self, tokenizer: Decoder, context: Sequence[int], strings: Sequence[str]) -> None:
+        self._stream = TextStream(tokenizer, context)
+        self._strings = strings
+        self._kept = max(map(len, strings)) - 1
+        self._tail = ""
+
+    def reached(self, token: int) -> bool:
+        """Whether the text with this token holds one of the strings."""
+        self._tail += self._stream.push(token)
+        if any(string in self._tail for string in self._strings):
+            return True
+        self._tail = self._tail[len(self._tail) - self._kept :] if self._kept else ""
+        return False

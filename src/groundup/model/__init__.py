@@ -2,7 +2,6 @@
 
 from groundup.model.adapter import adapter_settings, load_adapter, save_adapter
 from groundup.model.base import BaseLLM, initialize
-from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.hf import convert_gguf, load_model, read_config, save_model
 from groundup.model.llm import LanguageModel
@@ -13,7 +12,6 @@ from groundup.model.value import PolicyValue
 
 __all__ = [
     "BaseLLM",
-    "KVCache",
     "LanguageModel",
     "ModelConfig",
     "PolicyValue",

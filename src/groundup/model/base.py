@@ -2,7 +2,7 @@
 
 Llama, Qwen2, Qwen3 and Mistral differ only in what `ModelConfig` says: biases, norms on queries and keys, windows.
 The layers see a flat run of T tokens and call `attend(layer, query, key, value)`: segment attention when training
-(`attention.py`), the cache when generating (`cache.py`).
+(`attention.py`), the cache when generating (`cache.py`, where `step.py` does the layers' work).
 
 Trained parameters are float32 and cast where they are used; frozen ones are stored in the compute dtype. A weight is
 read only inside the forward of the module that owns it.
@@ -10,20 +10,23 @@ read only inside the forward of the module that owns it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.batch.types import Batch
+from groundup.batch import Batch, text_row
 from groundup.errors import UserError
 from groundup.model.attention import ForestAttention
-from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
+from groundup.model.decoding import CachedDecoding
 from groundup.model.functions import rms_norm
 from groundup.model.head import Head
 from groundup.model.interface import Attend
 from groundup.model.llm import LanguageModel, recomputed
 from groundup.model.rope import frequencies, rotate
+from groundup.model.step import Step
 
 
 class BaseLLM(LanguageModel):
@@ -53,34 +56,31 @@ class BaseLLM(LanguageModel):
         recompute = self.recompute and torch.is_grad_enabled()
         return self.model(batch.token_T, batch.position_T, attend, self.compute_dtype, recompute)
 
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, batch: Batch, attend: Attend | None = None) -> Tensor:
         """Hidden states [N, D] of the row's reads; where nothing is read, the last layer ends with its attention."""
         place_M, which_N = torch.unique(batch.source_N, return_inverse=True)
-        attend = ForestAttention(batch, self.config.window_L)
+        attend = attend or ForestAttention(batch, self.config.window_L)
         recompute = self.recompute and torch.is_grad_enabled()
         read_MD = self.model(batch.token_T, batch.position_T, attend, self.compute_dtype, recompute, place_M)
         return read_MD.index_select(0, which_N)
 
     @torch.no_grad()
-    def decode(self, token_BS: Tensor, position_BS: Tensor, cache: KVCache, length_B: Tensor) -> Tensor:
-        """Logits float32 [B, V] behind each row's last true token, of which it has `length_B` in this call."""
-        rows, steps = token_BS.shape
-        cache.begin(position_BS)
-        hidden = self.model(token_BS.flatten(), position_BS.flatten(), cache, self.compute_dtype)
-        cache.finish(length_B)
-        last_B = torch.arange(rows, device=hidden.device) * steps + length_B - 1
-        return self.lm_head.logits(hidden.index_select(0, last_B))
+    def decoding(self, prompts: Sequence[Sequence[int]], samples: Sequence[int]) -> CachedDecoding:
+        """Begin to continue each prompt by so many texts; a prompt's texts are adjacent."""
+        return CachedDecoding(
+            prompts,
+            samples,
+            self.config.window_L,
+            self.device,
+            read=self.read,
+            step=Step(self),
+            logits=self.lm_head.logits,
+        )
 
     @torch.no_grad()
     def logits(self, token_T: Tensor) -> Tensor:
         """Logits float32 [T, V] of one text: for short comparisons, since it holds them all."""
-        position_T = torch.arange(len(token_T), device=token_T.device)
-        cache = KVCache(self.config.window_L, len(token_T))
-        cache.begin(position_T[None])
-        return self.lm_head.logits(self.model(token_T, position_T, cache, self.compute_dtype))
-
-    def new_cache(self, capacity_tokens: int = 256) -> KVCache:
-        return KVCache(self.config.window_L, capacity_tokens)
+        return self.lm_head.logits(self.hidden(text_row([token_T.tolist()]).to(self.device), plain=True))
 
 
 class Decoder(nn.Module):
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
 
         recompute: keep no layer's activations.
         """
-        rope = self._rope(position_T, dtype)
+        rope = self.rope(position_T, dtype)
         hidden_TD = self.embed_tokens(token_T, dtype)
         for layer in self.layers:
             wanted = place_M if layer is self.layers[-1] else None
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
                 hidden_TD = layer(hidden_TD, rope, attend, wanted)
         return self.norm(hidden_TD)
 
-    def _rope(self, position_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rope(self, position_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if self.position_limit is not None and int(position_T.max()) >= self.position_limit:
             raise UserError(
                 f"a text is longer than {self.position_limit} tokens",
@@ -208,6 +208,10 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def folded(self, dtype: torch.dtype) -> Tensor:
+        """The weight that `forward` amounts to, in `dtype`; the parameter itself where it is that already."""
+        return self.weight.detach().to(dtype)
 
 
 class Embedding(nn.Module):

@@ -78,10 +78,12 @@ class Head(nn.Module):
         named = zip(("logp", "lse", "entropy_seen" if seen else "entropy"), columns, strict=True)
         return {name: column for name, column in named if name in needs and column is not None}
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 [N, V]; for a few rows, as generation needs."""
+    def logits(self, hidden_ND: Tensor, weight_VD: Tensor | None = None) -> Tensor:
+        """Float32 [N, V]; for a few rows, as generation needs. weight_VD: the head's own, cast already."""
         bias_V = None if self.bias is None else self.bias.to(accumulator(hidden_ND.dtype))
-        return self.rule.apply(hidden_ND @ self.weight.to(hidden_ND.dtype).T, bias_V)
+        if weight_VD is None:
+            weight_VD = self.weight.to(hidden_ND.dtype)
+        return self.rule.apply(hidden_ND @ weight_VD.T, bias_V)
 
 
 class _Found:

@@ -17,7 +17,7 @@ NAME = "groundup"
 
 
 class Attend(Protocol):
-    """Attention of one layer over a flat run of tokens; `ForestAttention` and `KVCache` are such."""
+    """Attention of one layer over a flat run of tokens; `ForestAttention` and `PromptCache` are such."""
 
     calls: int
     """How often a layer has asked."""

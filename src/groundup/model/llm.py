@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.batch.types import Batch, Stats
 from groundup.config.schema import LoraSettings
 from groundup.model.config import ModelConfig
+from groundup.model.decoding import Decoding
 from groundup.model.head import Head
 from groundup.model.stock_config import StockConfig
 
@@ -83,16 +84,12 @@ class LanguageModel(nn.Module):
         return self.hidden(batch).index_select(0, batch.source_N)
 
     @abstractmethod
-    def decode(self, token_BS: Tensor, position_BS: Tensor, cache: Any, length_B: Tensor) -> Tensor:
-        """Logits float32 [B, V] behind each row's last true token, of which it has `length_B` in this call."""
+    def decoding(self, prompts: Sequence[Sequence[int]], samples: Sequence[int]) -> Decoding:
+        """Begin to continue each prompt by so many texts, a prompt's adjacent. Weights must stay as they are."""
 
     @abstractmethod
     def logits(self, token_T: Tensor) -> Tensor:
         """Logits float32 [T, V] of one text: for short comparisons, since it holds them all."""
-
-    @abstractmethod
-    def new_cache(self, capacity_tokens: int = 256) -> Any:
-        """An empty cache for `decode`."""
 
     @property
     def device(self) -> torch.device:

@@ -72,11 +72,19 @@ class LoraLinear(Linear):
         return flat.unflatten(0, x.shape[:-1])
 
     @torch.no_grad()
+    def folded(self, dtype: torch.dtype) -> Tensor:
+        """W and the active factors' product, added in float32 and rounded once."""
+        if self.active is None:
+            return super().folded(dtype)
+        factors: Any = self if self.active == OWN else self.others[self.active]
+        update = self.scaling * (factors.lora_B.weight @ factors.lora_A.weight)
+        return (self.weight.float() + update).to(dtype)
+
     def merged(self) -> Linear:
-        """The plain layer of the same outputs: the product is added in float32, then rounded once."""
+        """The plain layer of the same outputs, with the own adapter."""
+        assert self.active == OWN
         plain = Linear(0, 0, bias=False)
-        update = self.scaling * (self.lora_B.weight @ self.lora_A.weight)
-        plain.weight = nn.Parameter((self.weight.float() + update).to(self.weight.dtype), requires_grad=False)
+        plain.weight = nn.Parameter(self.folded(self.weight.dtype), requires_grad=False)
         plain.bias = self.bias
         return plain
 

@@ -78,15 +78,16 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
         ctx.save_for_backward(cos_Td, sin_Td)
-        return _turn(x_THd, cos_Td, sin_Td)
+        return turn(x_THd, cos_Td, sin_Td)
 
     @staticmethod
     def backward(ctx: Any, grad_THd: Tensor) -> tuple[Tensor, None, None]:
         cos_Td, sin_Td = ctx.saved_tensors
-        return _turn(grad_THd, cos_Td, -sin_Td), None, None
+        return turn(grad_THd, cos_Td, -sin_Td), None, None
 
 
-def _turn(x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+def turn(x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+    """`rotate` without its gradient."""
     half = x_THd.shape[-1] // 2
     first, second = x_THd[..., :half], x_THd[..., half:]
     cos, sin = cos_Td[:, None], sin_Td[:, None]

@@ -11,6 +11,7 @@ The layers stay in evaluation mode also in training: no dropout, no noise on rou
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from groundup.errors import UserError
 from groundup.model import interface
 from groundup.model.adopt import Precision, adopt_linears, cast_at_use, recompute_layers
 from groundup.model.attention import ForestAttention
-from groundup.model.cache import KVCache
+from groundup.model.decoding import CachedDecoding, TextDecoding
 from groundup.model.head import Head
-from groundup.model.interface import NotOurAttention
+from groundup.model.interface import Attend, NotOurAttention
 from groundup.model.llm import LanguageModel
 from groundup.model.stock_config import StockConfig
 
@@ -127,20 +128,38 @@ class StockLLM(LanguageModel):
             return torch.cat([self._own_way(token) for token in texts])
         return self._with(ForestAttention(batch, ()), batch.token_T, batch.position_T)
 
+    def read(self, batch: Batch, attend: Attend | None = None) -> Tensor:
+        """Hidden states [N, D] of the row's reads, by another attention than the batch's own where one is given."""
+        if attend is None:
+            return super().read(batch)
+        return self._with(attend, batch.token_T, batch.position_T).index_select(0, batch.source_N)
+
     @torch.no_grad()
-    def decode(
-        self, token_BS: Tensor, position_BS: Tensor, cache: KVCache | TextCache, length_B: Tensor
-    ) -> Tensor:
-        """Logits float32 [B, V] behind each row's last true token, of which it has `length_B` in this call."""
-        if isinstance(cache, TextCache):
-            texts = cache.extend(token_BS, length_B)
-            return self.head.logits(torch.stack([self._own_way(text)[-1] for text in texts]))
-        rows, steps = token_BS.shape
-        cache.begin(position_BS)
-        hidden_TD = self._with(cache, token_BS.flatten(), position_BS.flatten())
-        cache.finish(length_B)
-        last_B = torch.arange(rows, device=hidden_TD.device) * steps + length_B - 1
-        return self.head.logits(hidden_TD.index_select(0, last_B))
+    def decoding(
+        self, prompts: Sequence[Sequence[int]], samples: Sequence[int]
+    ) -> CachedDecoding | TextDecoding:
+        """Begin to continue each prompt by so many texts; a prompt's texts are adjacent.
+
+        With keys and values where our attention serves; else each token is computed from the whole text.
+        """
+        weight_VD = self.head.weight.detach().to(self.compute_dtype)
+
+        def logits(hidden_ND: Tensor) -> Tensor:
+            return self.head.logits(hidden_ND, weight_VD)
+
+        if self.layout == "single":
+            return TextDecoding(
+                prompts, samples, self.device, lambda token_T: logits(self._own_way(token_T)[-1:])[0]
+            )
+        return CachedDecoding(
+            prompts,
+            samples,
+            (),
+            self.device,
+            read=self.read,
+            step=lambda token_B, position_B, attend: logits(self._with(attend, token_B, position_B)),
+            logits=logits,
+        )
 
     @torch.no_grad()
     def logits(self, token_T: Tensor) -> Tensor:
@@ -151,16 +170,12 @@ class StockLLM(LanguageModel):
         finally:
             self.layout = layout
 
-    def new_cache(self, capacity_tokens: int = 256) -> KVCache | TextCache:
-        """Keys and values where our attention serves; else the texts, which are computed anew for each token."""
-        return TextCache() if self.layout == "single" else KVCache((), capacity_tokens)
-
     def _own_way(self, token_T: Tensor) -> Tensor:
         """Hidden states [T, D] of one text by itself, everything the model's own."""
         forget_longer_texts(self.body)
         return self._run(token_T)
 
-    def _with(self, attend: ForestAttention | KVCache, token_T: Tensor, position_T: Tensor) -> Tensor:
+    def _with(self, attend: Attend, token_T: Tensor, position_T: Tensor) -> Tensor:
         """Hidden states [T, D] of a run of tokens whose layers attend as told."""
         missing = {"attend", "position_ids"} - self._takes
         if "**" in self._takes:
@@ -177,23 +192,6 @@ class StockLLM(LanguageModel):
             keywords["use_cache"] = False
         output = self.body(input_ids=token_T[None], return_dict=True, **keywords)
         return output.last_hidden_state[0].to(self.compute_dtype)
-
-
-class TextCache:
-    """The texts themselves, for models whose every token is computed from the whole text."""
-
-    def __init__(self) -> None:
-        self.texts: list[Tensor] = []
-
-    def extend(self, token_BS: Tensor, length_B: Tensor) -> list[Tensor]:
-        """Add each row's true tokens, and give the texts so far."""
-        new = [token_S[:length] for token_S, length in zip(token_BS, length_B.tolist(), strict=True)]
-        self.texts = [torch.cat(pair) for pair in zip(self.texts, new, strict=True)] if self.texts else new
-        return self.texts
-
-    def select(self, index: Tensor) -> None:
-        """Keep only these rows, in this order; for rows that are finished."""
-        self.texts = [self.texts[row] for row in index.tolist()]
 
 
 def forget_longer_texts(body: nn.Module) -> None:

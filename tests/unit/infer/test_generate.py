@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from groundup.errors import UserError
+from groundup.infer import Generation, Request, Sampling
 from groundup.infer.generate import generate
 from groundup.model.base import BaseLLM
 from groundup.model.hf import load_model
+from groundup.tokenizer import load_tokenizer
 
 PROMPTS = [[10, 20, 30], [7], list(range(40, 65)), [10, 20, 31, 99, 100]]
 
@@ -132,3 +135,78 @@ def test_prompts_that_cannot_be_continued_are_refused(model: BaseLLM):
         generate(model, [[1] * model.config.max_position_embeddings], max_new_tokens=4, stop_tokens=())
     with pytest.raises(UserError, match="max_new_tokens"):
         generate(model, [[1]], max_new_tokens=0, stop_tokens=())
+
+
+def test_samples_of_a_prompt_are_rows_side_by_side(model: BaseLLM, stock: torch.nn.Module):
+    options = {"max_new_tokens": 8, "stop_tokens": (), "temperature": 1.0, "seed": 3}
+    found = generate(model, PROMPTS, samples=3, **options)
+    spelled_out = generate(model, [prompt for prompt in PROMPTS for _ in range(3)], **options)
+    assert [row.token for row in found] == [row.token for row in spelled_out]
+    assert len({tuple(row.token) for row in found}) == 12
+    for place, row in enumerate(found):
+        prompt = PROMPTS[place // 3]
+        logp_TV = stock_logp(stock, [*prompt, *row.token])[len(prompt) - 1 : -1]
+        chosen = logp_TV.gather(-1, torch.tensor(row.token)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(row.logp), chosen, atol=1e-4)
+
+
+def test_a_seed_for_each_prompt_makes_rows_that_do_not_depend_on_their_place(model: BaseLLM):
+    options = {"samples": 2, "max_new_tokens": 8, "stop_tokens": (), "temperature": 1.0}
+    there = generate(model, PROMPTS, seed=[5, 6, 7, 8], **options)
+    elsewhere = generate(model, [PROMPTS[2], PROMPTS[0]], seed=[7, 5], **options)
+    assert [row.token for row in elsewhere] == [row.token for row in [*there[4:6], *there[0:2]]]
+
+
+def test_settings_for_each_prompt_or_each_row(model: BaseLLM):
+    greedy, drawn = Sampling(), Sampling(1.0, top_k=40)
+    options = {"stop_tokens": (), "seed": 3}
+    all_greedy = generate(model, PROMPTS, max_new_tokens=8, **options)
+    all_drawn = generate(model, PROMPTS, max_new_tokens=8, sampling=drawn, **options)
+    assert all_greedy[1].token != all_drawn[1].token
+    mixed = generate(
+        model, PROMPTS, max_new_tokens=[8, 2, 5, 8], sampling=[greedy, drawn, drawn, greedy], **options
+    )
+    assert mixed[0].token == all_greedy[0].token and mixed[3].token == all_greedy[3].token
+    assert mixed[1].token == all_drawn[1].token[:2] and mixed[2].token == all_drawn[2].token[:5]
+    rows = generate(model, PROMPTS[:1], samples=2, max_new_tokens=8, sampling=[greedy, drawn], **options)
+    assert rows[0].token == all_greedy[0].token and rows[1].token != rows[0].token
+
+
+def test_stop_strings_end_a_row_wherever_tokens_cut_them(model: BaseLLM, model_folder: Path):
+    tokenizer = load_tokenizer(model_folder)
+    free = generate(model, PROMPTS, max_new_tokens=40, stop_tokens=())
+    texts = [tokenizer.decode(row.token, skip_special_tokens=True) for row in free]
+    place, stop = next(
+        (i, found[0]) for i, text in enumerate(texts) if (found := re.search("[!-~]{2}", text))
+    )
+    options = {"max_new_tokens": 40, "stop_tokens": (), "tokenizer": tokenizer}
+    ended = generate(model, PROMPTS, stop_strings=[stop, "not there"], **options)[place]
+    assert ended.finished and len(ended.token) < 40  # each token is a byte, so the string lay across two
+    assert ended.token == free[place].token[: len(ended.token)]
+    assert (
+        tokenizer.decode(ended.token, skip_special_tokens=True)
+        == texts[place][: texts[place].index(stop) + 2]
+    )
+    own = generate(model, PROMPTS, stop_strings=[[stop] if i == place else [] for i in range(4)], **options)
+    assert own[place].token == ended.token
+    assert all(len(row.token) == 40 for i, row in enumerate(own) if i != place)
+    with pytest.raises(UserError, match="stop string is empty"):
+        generate(model, PROMPTS, max_new_tokens=4, stop_tokens=(), tokenizer=tokenizer, stop_strings=[""])
+
+
+def test_another_generator_takes_the_same_door():
+    asked: list[Request] = []
+
+    class Parrot:
+        context_tokens = 100
+
+        def run(self, request: Request) -> list[Generation]:
+            asked.append(request)
+            return [Generation([request.prompts[row.prompt][-1]], [0.0], False) for row in request.rows]
+
+    found = generate(Parrot(), [[1, 2], [3]], samples=2, max_new_tokens=5, stop_tokens={9}, top_p=0.9, seed=4)
+    assert [one.token for one in found] == [[2], [2], [3], [3]]
+    assert asked[0].stop_tokens == {9} and asked[0].rows[3].seed == (4, 3)
+    assert asked[0].rows[0].sampling == Sampling(0.0, top_p=0.9) and asked[0].rows[0].most_tokens == 5
+    with pytest.raises(UserError, match="no room"):
+        generate(Parrot(), [[1] * 100], max_new_tokens=5, stop_tokens=())

@@ -20,9 +20,8 @@ def draw_many(sampling: Sampling, count: int = 4000) -> Counter[int]:
 
 
 def kept_ids(sampling: Sampling) -> set[int]:
-    weight_BK, token_BK = kept(PROBABILITY.log()[None], sampling)
-    ids = range(4) if token_BK is None else token_BK[0].tolist()
-    return {token for token, weight in zip(ids, weight_BK[0].tolist(), strict=True) if weight > 0}
+    weight_BV = kept(PROBABILITY.log()[None], sampling)
+    return set(weight_BV[0].nonzero()[:, 0].tolist())
 
 
 def test_greedy_takes_the_likeliest_and_needs_no_randomness():
@@ -45,6 +44,10 @@ def test_greedy_takes_the_likeliest_and_needs_no_randomness():
         (Sampling(1.0, top_k=2, top_p=0.6), {1}),
         # temperature comes first: at 0.5 the likeliest holds 0.25 / 0.365 = 0.68
         (Sampling(0.5, top_p=0.6), {1}),
+        # at least 0.5 times 0.5, then 0.25 of the tempered 0.25
+        (Sampling(1.0, min_p=0.5), {1, 3}),
+        (Sampling(0.5, min_p=0.5), {1}),
+        (Sampling(1.0, top_k=3, top_p=0.8, min_p=0.1), {1, 3}),
     ],
 )
 def test_which_tokens_may_be_drawn(sampling: Sampling, expected: set[int]):
@@ -106,7 +109,39 @@ def test_logits_that_are_not_numbers_are_named():
         pick(torch.tensor([[0.0, float("nan")]]), Sampling(), [])
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": 1.0}]
+)
 def test_impossible_settings_are_refused(bad: dict[str, float]):
     with pytest.raises(UserError, match=next(iter(bad))):
         Sampling(**bad)  # type: ignore[arg-type]
+
+
+def test_rows_have_settings_of_their_own():
+    """Each row as if it were alone: greedy ones beside drawn ones."""
+    draw = torch.Generator().manual_seed(4)
+    logits_BV = torch.randn(6, 900, generator=draw) * 3
+    settings = [
+        Sampling(),
+        Sampling(1.0),
+        Sampling(0.7, top_k=5),
+        Sampling(1.3, top_p=0.4),
+        Sampling(1.0, top_k=50, top_p=0.9, min_p=0.05),
+        Sampling(2.0, min_p=0.2),
+    ]
+    together, _ = pick(logits_BV, settings, [row_random(2, row) for row in range(6)])
+    for row, sampling in enumerate(settings):
+        alone, _ = pick(logits_BV[row : row + 1], sampling, [row_random(2, row)])
+        assert alone.item() == together[row].item()
+
+
+def test_a_nucleus_larger_than_what_is_looked_at_first():
+    logits_BV = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0)) * 0.1  # almost flat
+    for top_p in (0.01, 0.5, 0.999):
+        weight_BV = kept(logits_BV, Sampling(1.0, top_p=top_p))
+        share = logits_BV.double().softmax(-1)
+        for row in range(2):
+            ordered = share[row].sort(descending=True).values
+            count = int((ordered.cumsum(0) - ordered < top_p).sum())
+            assert int((weight_BV[row] > 0).sum()) == count
+            assert float(share[row][weight_BV[row] > 0].min()) == float(ordered[count - 1])

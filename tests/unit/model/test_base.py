@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.batch import Batch, Chain, Record, build_row
+from groundup.batch import Batch, Chain, Record, build_row, text_row
+from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.model import BaseLLM, ModelConfig, initialize
+from groundup.model import BaseLLM, ModelConfig, attach_lora, copy_adapter, initialize, using_adapter
 
 TINY = {
     "vocab_size": 31,
@@ -39,29 +40,62 @@ def test_forward_gives_log_probabilities_of_targets():
     assert stats.entropy_N is None and stats.value_N is None
 
 
-@pytest.mark.parametrize("window", [None, 3])
-def test_prompts_of_different_lengths_decode_as_alone(window):
+@pytest.mark.parametrize("window", [None, 3, 40])
+@pytest.mark.parametrize(
+    ("samples", "kept_at"),
+    [
+        ([1, 1, 1], {4: [2, 0], 6: [0]}),
+        ([3, 1, 2], {3: [0, 2, 3, 4, 5], 5: [4, 0, 2], 9: [0, 1]}),
+        (
+            [3, 3],
+            {2: [0, 1, 3, 4, 5], 4: [4, 3, 1, 0], 66: [2]},
+        ),  # holes at first, and a cache that is outgrown
+    ],
+)
+def test_samples_of_prompts_decode_as_each_text_alone(window, samples, kept_at):
     model = tiny(model_type="mistral", sliding_window=window)
-    texts = [torch.arange(start, start + length) % 31 for start, length in ((1, 9), (5, 4), (11, 6))]
-    prompts = [4, 2, 5]
-    token_BS = torch.stack([torch.nn.functional.pad(text[:p], (0, 5 - p)) for text, p in zip(texts, prompts)])
-    position_BS = torch.arange(5).expand(3, 5)
-    cache = model.new_cache(capacity_tokens=5)
-    found = model.decode(token_BS, position_BS, cache, torch.tensor(prompts))
-    for row, (text, count) in enumerate(zip(texts, prompts)):
-        torch.testing.assert_close(found[row], model.logits(text[:count])[-1])
-    kept, at = [2, 0], [5, 4]  # row 1 is finished; the others change places and outgrow the cache
-    cache.select(torch.tensor(kept))
-    for _ in range(2):
-        token_B1 = torch.tensor([[texts[row][place]] for row, place in zip(kept, at)]) % 31
-        found = model.decode(token_B1, torch.tensor(at)[:, None], cache, torch.ones(2, dtype=torch.int64))
-        for index, row in enumerate(kept):
-            place = at[index]
-            text = torch.cat((texts[row][:place], token_B1[index]))
-            torch.testing.assert_close(found[index], model.logits(text)[-1])
-        if texts[2].shape[0] == at[0] + 1:
-            break
-        at = [place + 1 for place in at]
+    prompts = [[1, 2, 3, 4], [5, 6], list(range(7, 12))][: len(samples)]
+    texts = [list(prompt) for prompt, count in zip(prompts, samples) for _ in range(count)]
+    decoding = model.decoding(prompts, samples)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(70 if 66 in kept_at else 12):
+        for row, text in enumerate(texts):
+            torch.testing.assert_close(decoding.logits_BV[row], model.logits(torch.tensor(text))[-1])
+        if step in kept_at:
+            texts = [texts[row] for row in kept_at[step]]
+            decoding.keep(kept_at[step])
+        token_B = torch.randint(0, 31, (len(texts),), generator=draw)
+        texts = [[*text, token] for text, token in zip(texts, token_B.tolist())]
+        decoding.step(token_B)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_prepared_step_equals_the_layers_own_forward(family, lora):
+    """Joined projections, folded adapters, biases, and norms on queries and keys."""
+    model = tiny(model_type=family)
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += torch.randn(parameter.shape, generator=draw) * 0.3
+    if lora:
+        attach_lora(model, LoraSettings(r=3))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data = torch.randn(parameter.shape, generator=draw) * 0.3
+    row = text_row([[3, 1, 4], [1, 5, 9, 2, 6]])
+    decoding = model.decoding([[3, 1], [1, 5, 9, 2]], [1, 1])
+    decoding.step(torch.tensor([4, 6]))
+    torch.testing.assert_close(decoding.logits_BV, model.head.logits(model.read(row)))
+
+
+def test_steps_compute_in_the_compute_dtype_with_trained_weights_in_float32():
+    model = tiny(torch.bfloat16)
+    decoding = model.decoding([[3, 1]], [2])
+    decoding.step(torch.tensor([4, 6]))
+    expected = model.head.logits(model.read(text_row([[3, 1, 4], [3, 1, 6]])))
+    torch.testing.assert_close(decoding.logits_BV, expected, atol=0.1, rtol=0.1)
+    assert decoding.logits_BV.dtype == torch.float32
 
 
 def test_trained_parameters_are_float32_and_computation_is_not():
@@ -87,3 +121,20 @@ def test_tied_weights_are_one_parameter():
     assert tiny(tie_word_embeddings=True).tied
     assert not tiny().tied
     assert len(list(tiny(tie_word_embeddings=True).parameters())) == len(list(tiny().parameters())) - 1
+
+
+def test_a_step_takes_the_adapter_that_is_active():
+    model = tiny()
+    attach_lora(model, LoraSettings(r=3))
+    copy_adapter(model, "other", trainable=False)
+    for place, (name, parameter) in enumerate(model.named_parameters()):
+        if "lora_B" in name:
+            parameter.data.fill_(0.1 * (1 + place % 3))
+    row, found = text_row([[3, 1, 4]]), []
+    for adapter in ("own", "other", None):
+        with using_adapter(model, adapter):
+            decoding = model.decoding([[3, 1]], [1])
+            decoding.step(torch.tensor([4]))
+            found.append(decoding.logits_BV)
+            torch.testing.assert_close(found[-1], model.head.logits(model.read(row)))
+    assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[0], found[2])

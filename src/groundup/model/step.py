@@ -1,0 +1,100 @@
+"""One token of every text through BaseLLM, with few operations: what `Decoder.forward` does, prepared for many calls.
+
+Weights are brought into the compute dtype once and adapters are folded into them (added in float32, rounded once), so
+a step streams every weight once for all texts and casts nothing. Without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from groundup.model.interface import Attend
+from groundup.model.rope import turn
+
+if TYPE_CHECKING:
+    from groundup.model.base import BaseLLM, Layer, Linear, RMSNorm
+
+
+class Step:
+    """Made for one call of the generator: it would not notice weights that change."""
+
+    @torch.no_grad()
+    def __init__(self, model: BaseLLM) -> None:
+        dtype = model.compute_dtype
+        self._decoder, self._head, self._dtype = model.model, model.head, dtype
+        self._layers = [_Layer(cast("Layer", layer), dtype) for layer in model.model.layers]
+        self._norm = _Norm(model.model.norm, dtype)
+        self._head_weight = model.head.weight.detach().to(dtype)
+
+    def __call__(self, token_B: Tensor, position_B: Tensor, attend: Attend) -> Tensor:
+        """Logits float32 [B, V] behind one token of every text."""
+        rope = self._decoder.rope(position_B, self._dtype)
+        hidden_BD = self._decoder.embed_tokens(token_B, self._dtype)
+        for index, layer in enumerate(self._layers):
+            hidden_BD = layer(index, hidden_BD, rope, attend)
+        return self._head.logits(self._norm(hidden_BD), self._head_weight)
+
+
+class _Layer:
+    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._head_dim = attention.head_dim
+        self._before, self._between = (
+            _Norm(norm, dtype) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
+        self._query_norm, self._key_norm = (
+            None if norm is None else _Norm(norm, dtype) for norm in (attention.q_norm, attention.k_norm)
+        )
+        self._qkv = _Joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype)
+        self._output = _Joined((attention.o_proj,), dtype)
+        self._gate_up = _Joined((mlp.gate_proj, mlp.up_proj), dtype)
+        self._down = _Joined((mlp.down_proj,), dtype)
+
+    def __call__(self, index: int, hidden_BD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        query, key, value = (
+            x.unflatten(-1, (-1, self._head_dim)) for x in self._qkv(self._before(hidden_BD))
+        )
+        if self._query_norm is not None and self._key_norm is not None:
+            query, key = self._query_norm(query), self._key_norm(key)
+        attended = attend(index, turn(query, *rope), turn(key, *rope), value).flatten(1)
+        hidden_BD = self._output.onto(hidden_BD, attended)
+        gate, up = self._gate_up(self._between(hidden_BD))
+        return self._down.onto(hidden_BD, F.silu(gate).mul_(up))
+
+
+class _Joined:
+    """Linear layers of one input as one product."""
+
+    def __init__(self, linears: Sequence[Linear], dtype: torch.dtype) -> None:
+        weights = [linear.folded(dtype) for linear in linears]
+        self._sizes = [len(weight) for weight in weights]
+        self._weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        biases = [linear.bias.detach().to(dtype) for linear in linears if linear.bias is not None]
+        self._bias = torch.cat(biases) if biases else None
+
+    def __call__(self, x: Tensor) -> Sequence[Tensor]:
+        return F.linear(x, self._weight, self._bias).split(self._sizes, -1)
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y Wᵀ + bias."""
+        total = torch.addmm(x, y, self._weight.T)
+        return total if self._bias is None else total.add_(self._bias)
+
+
+class _Norm:
+    """As `functions.rms_norm`."""
+
+    def __init__(self, norm: RMSNorm, dtype: torch.dtype) -> None:
+        self._weight, self._eps = norm.weight.detach().to(dtype), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.dtype.itemsize >= 4:
+            return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+        wide = x.float()
+        mean = torch.linalg.vecdot(wide, wide)[..., None] / x.shape[-1]
+        return (wide * torch.rsqrt(mean + self._eps)).to(x.dtype) * self._weight
