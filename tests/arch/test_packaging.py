@@ -71,7 +71,8 @@ def test_what_is_imported_is_required_and_the_reverse():
     required = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
     extra = {
         canonicalize_name(Requirement(line).name)
-        for line in PROJECT["project"]["optional-dependencies"]["daft"]
+        for name in ("daft", "rewards")
+        for line in PROJECT["project"]["optional-dependencies"][name]
     }
     optional = (extra | {"pyarrow"}) - required  # Daft brings pyarrow
     assert extra <= used

@@ -1,0 +1,1 @@
+"""Prompts to scored groups of answers, and these to phases that a policy trains on."""
