@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Downloads are allowed, into an empty cache, from nobody; in this process and in those that it starts."""
-    from huggingface_hub import close_session, constants
+    from huggingface_hub import constants
 
     from groundup.hub import listing, retry
     from groundup.hub.errors import PROXIES
@@ -56,7 +56,6 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.setenv("GROUNDUP_MIRRORS", "none")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    close_session()
     listing.forget()
     return monkeypatch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -17,8 +16,6 @@ from groundup.hub.endpoints import split_list_for_libraries
 from groundup.hub.errors import Kind, NoAnswer
 from groundup.hub.listing import Listing, RemoteFile, ask, recall, remember, warn_once
 from groundup.hub.transfer import fetch
-
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def bring(plan: Plan) -> Path:
         try:
             fetch(plan.wanted.name, plan.missing, plan.listing.endpoints)
         except OSError as error:
-            if error.errno not in STORAGE_ERRORS:
+            if error.errno is None:
                 raise
             raise errors.not_stored(plan.wanted.name, plan.cache, error) from error
     if plan.listing.endpoints:  # a hub said so just now

@@ -134,7 +134,8 @@ def _file(sibling: Any) -> RemoteFile:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise NotAHub(f"it lists a file outside of the repository: {name}")
-    return RemoteFile(name, sibling.size or 0, checksum if _CHECKSUM.fullmatch(checksum) else "")
+    known = sibling.size is not None and _CHECKSUM.fullmatch(checksum)
+    return RemoteFile(name, sibling.size or 0, checksum if known else "")
 
 
 @functools.cache

@@ -29,7 +29,7 @@ class Patience:
     silence_seconds: float = 10.0  # between two pieces of a file
     lock_seconds: float = 60.0  # for another process that fetches the same file and makes no progress
     questions: int = 3  # for what a repository holds
-    attempts: int = 5  # for a file, one after another that bring nothing
+    attempts: int = 5  # for a file, one after another that bring next to nothing
     first_wait_seconds: float = 1.0  # doubled each time
     longest_wait_seconds: float = 60.0  # a hub that asks for more is given up
 
@@ -42,7 +42,7 @@ class Unfinished(OSError):
 
 
 class Tries:
-    """How many attempts in a row brought nothing. An unsteady line may break as often as it likes if it brings some."""
+    """How many attempts in a row brought next to nothing. A line may break as often as it likes if it brings some."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -133,7 +133,7 @@ def _alone(
                     raise before.pop()
                 blobs.bring(place, endpoint, Event(), count)
             except Exception as error:
-                tries.note(gained.bytes > start_bytes)
+                tries.note(gained.bytes - start_bytes >= min(MEGABYTE, place.file.size_bytes / 100))
                 if isinstance(error, blobs.WrongBytes):  # all of it came for nothing
                     tries.fruitless += 1
                 raise

@@ -73,6 +73,29 @@ def test_what_huggingface_hub_downloaded_is_used(hub):
     assert not hub.fetched
 
 
+def test_without_links_files_lie_in_the_snapshot(hub, online, tmp_path):
+    from huggingface_hub import constants
+
+    online.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    files = MODEL | {"special_tokens_map.json": b"{}", "added_tokens.txt": b""}  # one as another, one empty
+    hub.add_model("org/tiny", files)
+    folder = resolve_model("org/tiny").path
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert not any(file.is_symlink() for file in folder.iterdir())
+    (folder / "model.safetensors").write_bytes(b"x" * len(WEIGHTS))
+    listing.forget()
+    assert (resolve_model("org/tiny").path / "model.safetensors").read_bytes() == WEIGHTS
+    online.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve_model("org/tiny").path == folder
+
+
+def test_a_link_that_leads_nowhere(hub):
+    hub.add_model("org/tiny", MODEL | {"empty.json": b""})
+    weights = resolve_model("org/tiny").path / "model.safetensors"
+    weights.resolve().unlink()
+    assert (resolve_model("org/tiny").path / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_an_old_name_leads_to_the_new_one(hub):
     hub.add_dataset("Org/words", {"train.jsonl": b'{"text": "a"}\n'})
     hub.moved["words"] = "Org/words"

@@ -42,6 +42,13 @@ def test_a_line_that_breaks_often_but_brings_something_is_not_given_up(model):
     fetched_whole()
 
 
+def test_a_line_that_brings_next_to_nothing_is(model):
+    model.fail(FILE, cut_bytes=10, times=99)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        resolve_model("org/tiny")
+    assert model.fetched.count("model.safetensors") == retry.PATIENCE.attempts
+
+
 @pytest.mark.parametrize(
     "fault",
     [
