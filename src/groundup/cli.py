@@ -12,6 +12,7 @@ import click
 
 from groundup import __version__, console, data_verbs, fetch_verb, shell
 from groundup.errors import UserError
+from groundup.look_verbs import compare, report
 
 if TYPE_CHECKING:
     from groundup.config import Recipe
@@ -36,8 +37,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(data_verbs.data)
-cli.add_command(fetch_verb.fetch)
+for verb in (data_verbs.data, fetch_verb.fetch, compare, report):
+    cli.add_command(verb)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +65,12 @@ def _recipe_options(verb: Verb) -> Verb:
     return verb
 
 
+def _form_option(verb: Verb) -> Verb:
+    return click.option(
+        "--form", metavar="FORM", help="A further form of the recipe, as `groundup recipes` lists them."
+    )(verb)
+
+
 def _model_option(help_text: str) -> Callable[[Verb], Verb]:
     return click.option("--model", required=True, metavar="M", help=help_text)
 
@@ -77,9 +84,11 @@ def _data_option(help_text: str, required: bool = True) -> Callable[[Verb], Verb
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage; repeatable.")
 @click.option("--from", "from_stage", metavar="STAGE", help="Begin with this stage.")
 @click.option("--until", metavar="STAGE", help="End with this stage.")
+@_form_option
 @_recipe_options
 def run(
     recipe: str,
+    form: str | None,
     only: tuple[str, ...],
     from_stage: str | None,
     until: str | None,
@@ -98,10 +107,11 @@ def run(
       groundup run my.yaml --rehearse
       groundup run my.yaml --set sft.learning_rate=1e-5 --set seed=1 --out runs/lower
       groundup run my.yaml --from dpo
+      groundup run tinyllama-guanaco-cpu --form full
     """
     from groundup.config import load_recipe
 
-    loaded = load_recipe(recipe, settings)
+    loaded = load_recipe(recipe, settings, form)
     for stage in (*only, from_stage, until):
         _check_stage(loaded, stage)
     _run(loaded, out, list(only), from_stage, until, rehearse)
@@ -129,7 +139,8 @@ def recipes(kind: str | None) -> None:
     shipped = list_recipes()
     width = max(len(recipe.name) for recipe in shipped)
     for recipe in shipped:
-        console.say(f"{recipe.name:<{width}}  {recipe.description}")
+        forms = "".join(f" --form {form}" for form in recipe.forms)
+        console.say(f"{recipe.name:<{width}}  {recipe.description}{forms and f' ({forms.strip()})'}")
     console.say("\nRun one:   groundup run NAME\nCopy one:  groundup init NAME [FILE]")
 
 
@@ -174,9 +185,10 @@ def doctor(against: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("recipe", metavar="R")
+@_form_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/NAME]")
-def plan(recipe: str, settings: tuple[str, ...], out: Path | None) -> None:
+def plan(recipe: str, form: str | None, settings: tuple[str, ...], out: Path | None) -> None:
     """Show how this machine would run a recipe, without running it.
 
     \b
@@ -187,7 +199,7 @@ def plan(recipe: str, settings: tuple[str, ...], out: Path | None) -> None:
     from groundup.config import load_recipe
     from groundup.stages.plan import show_plan
 
-    loaded = load_recipe(recipe, settings)
+    loaded = load_recipe(recipe, settings, form)
     show_plan(loaded, out or Path("runs") / loaded.name)
 
 
@@ -294,21 +306,6 @@ def evaluate(
       groundup eval HuggingFaceTB/SmolLM2-135M-Instruct --data questions.jsonl
     """
     _run_verb("eval", model, {"eval": {"from": model, "data": list(data) or None}}, settings, out, rehearse)
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(run_folder: Path) -> None:
-    """Write a run's report again: one HTML page with curves, and Markdown.
-
-    \b
-    Example:
-      groundup report runs/demo
-    """
-    from groundup.report import write_report
-    from groundup.store import Run
-
-    console.say(f"Report: {write_report(Run.open(run_folder, create=False))}")
 
 
 @cli.command()

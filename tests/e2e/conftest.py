@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_material import write_material
 
 from groundup.cli import main
 
@@ -244,10 +245,45 @@ def copy_of_chain(chain: Chain, tmp_path: Path) -> Chain:
     return Chain(tmp_path, tmp_path / "chain.yaml", tmp_path / "runs" / "chain", chain.said)
 
 
+@pytest.fixture(scope="session")
+def call_in() -> Callable[..., Said]:
+    """`groundup LINE` in this process, in a folder that is named: for what several tests look at."""
+    return lambda folder, *line: call(*line, cwd=folder)
+
+
 @pytest.fixture
 def groundup(tmp_path: Path) -> Callable[..., Said]:
     """`groundup LINE` in this process, in a folder of the test's own."""
     return lambda *line, cwd=tmp_path: call(*line, cwd=cwd)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Models and data sets of the shipped recipes, in little, by their names on a hub."""
+    return write_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture
+def field(
+    loopback_hub: Any,
+    material: tuple[dict[str, Path], dict[str, Path]],
+    groundup: Callable[..., Said],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Said]:
+    """`groundup LINE` beside a hub that has these, which must end well; typed: what comes through a pipe."""
+    models, data = material
+    for name, folder in models.items():
+        loopback_hub.add_model(name, folder)
+    for name, folder in data.items():
+        loopback_hub.add_dataset(name, folder)
+
+    def run(*line: Any, typed: str = "", refused: bool = False) -> Said:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        said = groundup(*line)
+        assert (said.code == 0) != refused, said.out + said.err
+        return said
+
+    return run
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from groundup.config import foreign, forms, problems, references, words
 from groundup.config import overrides as settings
-from groundup.config import problems, references, words
 from groundup.config.problems import Problem, Source
 from groundup.config.recipes import find_recipe
 from groundup.config.schema import STAGE_KINDS, Recipe
@@ -28,8 +28,12 @@ DATA_KEYS = ("data", "eval_data")
 REMOTE = re.compile(r"(builtin|package):|[a-z0-9]{2,}://")
 
 
-def load_recipe(name_or_path: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str | FilePath, overrides: Sequence[str] = (), form: str | None = None
+) -> Recipe:
     """A shipped recipe by name, or a YAML 1.2 file. `overrides`: `--set` options such as "sft.learning_rate=1e-5".
+
+    `form`: one of the recipe's `forms`, whose settings are put in before `overrides`.
 
     Paths in it are relative to the current folder or, where nothing is there, to the recipe's own folder.
     Raises UserError with file and line of every mistake.
@@ -46,8 +50,9 @@ def load_recipe(name_or_path: str | FilePath, overrides: Sequence[str] = ()) -> 
     except OSError as error:
         raise UserError(f"{file} cannot be read.", why=error.strerror or str(error)) from error
     mapping = _parse(text, file)
+    foreign.refuse(mapping, str(file))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).lstrip("._-") or "recipe"
-    return _build({"name": name, **mapping}, overrides, Source(file, text))
+    return _build({"name": name, **mapping}, overrides, Source(file, text), form)
 
 
 def build_recipe(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -104,7 +109,9 @@ def _broken(error: MarkedYAMLError, where: str) -> UserError:
     )
 
 
-def _build(raw: dict[str, Any], given_overrides: Sequence[str], source: Source) -> Recipe:
+def _build(
+    raw: dict[str, Any], given_overrides: Sequence[str], source: Source, form: str | None = None
+) -> Recipe:
     raw = copy.deepcopy(raw)
     found = _name_kinds(raw)
     bad_stages = {problem.path[1] for problem in found if len(problem.path) > 1}
@@ -117,6 +124,7 @@ def _build(raw: dict[str, Any], given_overrides: Sequence[str], source: Source) 
         for key in DATA_KEYS:
             if isinstance(stage.get(key), str | list):
                 stage[key] = {"path": stage[key]}
+    forms.choose(raw, form, kinds, source)
     for text in given_overrides:
         source.overrides[settings.apply(raw, text, kinds)] = f"--set {text}"
     if source.file is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from groundup.config import words
+from groundup.config import foreign, words
 from groundup.config.words import Path
 from groundup.errors import UserError
 
@@ -109,9 +109,13 @@ def unknown_key(path: Path, kinds: Mapping[str, str]) -> Problem:
     key, around = str(path[-1]), path[:-1]
     known = known_keys(around, kinds)
     meant = words.nearest(key, known)
-    fix = (
-        f"Did you mean `{meant}`?" if meant else _elsewhere(path, key, kinds) or _listed(around, known, kinds)
-    )
+    fix = foreign.advice(key)
+    if not fix:
+        fix = (
+            f"Did you mean `{meant}`?"
+            if meant
+            else _elsewhere(path, key, kinds) or _listed(around, known, kinds)
+        )
     return Problem(path, f"{_stage(around)}`{key}` is not a setting of {words.owner(around, kinds)}.", fix)
 
 
@@ -150,7 +154,7 @@ def _missing(path: Path, kinds: Mapping[str, str]) -> Problem:
 def _wrong_type(path: Path, value: Any, kinds: Mapping[str, str]) -> Problem:
     wanted = words.expected(words.annotation_at(path, kinds))
     what = f"{_stage(path)}{words.label(path)} should be {wanted}, not {words.given(value)}."
-    return Problem(path, what, _type_hint(value, wanted))
+    return Problem(path, what, foreign.value_advice(path[-1], value) or _type_hint(value, wanted))
 
 
 def _type_hint(value: Any, wanted: str) -> str:

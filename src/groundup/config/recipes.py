@@ -17,6 +17,8 @@ class ShippedRecipe(NamedTuple):
 
     name: str
     description: str
+    forms: tuple[str, ...] = ()
+    """Further forms, besides the recipe as it is written."""
 
 
 def recipes_folder() -> Path:
@@ -27,9 +29,10 @@ def recipes_folder() -> Path:
 def list_recipes() -> list[ShippedRecipe]:
     """All of them by name."""
     files = sorted(recipes_folder().glob("*.yaml"))
+    read = [YAML(typ="safe", pure=True).load(file) for file in files]
     return [
-        ShippedRecipe(file.stem, YAML(typ="safe", pure=True).load(file).get("description", ""))
-        for file in files
+        ShippedRecipe(file.stem, recipe.get("description", ""), tuple(recipe.get("forms", ())))
+        for file, recipe in zip(files, read)
     ]
 
 

@@ -250,6 +250,9 @@ class PostTrainSettings(StageSettings, TrainSettings):
         1024, description="longer rows go to the quarantine file, and count as bad rows"
     )
     batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
+    sample_prompts: list[str] = Field(
+        default_factory=list, description="questions of yours that are answered before and after"
+    )
     sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
     sample_tokens: PositiveInt = 96
 
@@ -299,7 +302,10 @@ class EvalSettings(StageSettings):
         None, description="rows to evaluate on; default: what the chain's stages held out"
     )
     max_length: PositiveInt = 1024
-    sample_count: int = Field(8, ge=0)
+    sample_prompts: list[str] = Field(
+        default_factory=list, description="questions of yours that every model answers"
+    )
+    sample_count: int = Field(8, ge=0, description="held-out prompts that every model answers")
     sample_tokens: PositiveInt = 96
 
 
@@ -337,3 +343,8 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0)
     chat: ChatSettings = ChatSettings()
     stages: dict[str, AnyStage] = Field(min_length=1)
+    forms: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        exclude=True,
+        description="further forms, each with the settings that differ: {full: {sft.max_steps: 0}}; --form full",
+    )

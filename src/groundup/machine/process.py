@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+
+from groundup.errors import UserError
 
 MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_MAX = -1, -4  # <malloc.h> of glibc
 NEVER = 2**31 - 1
+
+
+def check_alone() -> None:
+    """Raise UserError where torchrun or accelerate has started several processes; only the first one speaks."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if not world.isdecimal() or int(world) < 2:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(2)
+    raise UserError(
+        f"{world} processes were started, and Groundup works in one.",
+        where=f"WORLD_SIZE={world}, as torchrun and accelerate launch set it",
+        why="they would do the same work in the same folder; training over several devices is not there yet",
+        fix="start one: groundup run R, torchrun --nproc-per-node 1 -m groundup run R, "
+        "or accelerate launch --num_processes 1 -m groundup run R",
+    )
 
 
 def prepare_process(device: str, threads: int) -> None:

@@ -52,9 +52,7 @@ def section(stage: StageRecord, evaluated: bool) -> Section:
         rows=tables.rows_accounted(stage.result.get("rows")),
         plots=draw_curves(stage),
         samples=tables.samples_of(stage),
-        samples_title="How it goes on with a text"
-        if from_text
-        else "Answers to held-out prompts, before and after",
+        samples_title="How it goes on with a text" if from_text else "Answers before and after",
         samples_open=from_text or not evaluated,
         dropped=stage.result.get("dropped") or [],
         plan=pairs(stage.result.get("plan") or {}),

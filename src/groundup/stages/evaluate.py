@@ -20,7 +20,7 @@ from groundup.objective import LanguageModeling, Preference
 from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.inputs import stages_before
 from groundup.stages.origin import origin_of
-from groundup.stages.rows import Item, Prompt, Renderer, prompt_of, read_items
+from groundup.stages.rows import Item, Prompt, Renderer, asked, prompt_of, read_items
 
 ROW_TOKENS = 4096
 Usable = tuple[Item, tuple[Chain, ...]]
@@ -163,6 +163,8 @@ def measure(
 
 
 def choose_prompts(context: Context, items: list[Item]) -> list[Prompt]:
-    """Spread over the held-out rows, so that neighbours in the file do not all ask alike."""
-    count = min(REHEARSAL_ITEMS if context.rehearse else context.settings.sample_count, len(items))
-    return [prompt_of(items[i * len(items) // count]) for i in range(count)]
+    """The recipe's own, then some spread over the held-out rows: neighbours in a file often ask alike."""
+    count = min(context.settings.sample_count, len(items))
+    heldout = [prompt_of(items[i * len(items) // count]) for i in range(count)]
+    prompts = [*asked(context.settings.sample_prompts), *heldout]
+    return prompts[:REHEARSAL_ITEMS] if context.rehearse else prompts

@@ -32,10 +32,10 @@ PAIR_KINDS = ("dpo",)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out question and the answer that the data gives."""
+    """A question, and the answer that the data gives; None for a question of the recipe's own."""
 
     messages: tuple[Message, ...]
-    reference: str
+    reference: str | None
 
     @property
     def text(self) -> str:
@@ -164,6 +164,11 @@ def prompt_of(item: Item) -> Prompt:
     if isinstance(item, Pair):
         return Prompt(tuple(item.prompt), item.chosen[-1].content)
     return Prompt(tuple(item.messages[:-1]), item.messages[-1].content)
+
+
+def asked(texts: Sequence[str]) -> list[Prompt]:
+    """The recipe's own questions."""
+    return [Prompt((Message("user", text),), None) for text in texts]
 
 
 def as_row(item: Item) -> dict[str, Any]:

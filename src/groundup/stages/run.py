@@ -16,6 +16,7 @@ from groundup.errors import UserError
 from groundup.hub import cache_beside, list_models
 from groundup.hub.errors import PROXIES
 from groundup.machine import probe
+from groundup.machine.process import check_alone
 from groundup.report import write_report
 from groundup.stages.context import Context
 from groundup.stages.execute import run_stage
@@ -36,6 +37,7 @@ def run_recipe(
     rehearse: bool = False,
 ) -> None:
     """Run the chosen stages of `recipe` in the folder `out`. Raises UserError with the stage's name in it."""
+    check_alone()
     chosen = choose_stages(recipe, only, from_stage, until)
     with cache_beside(Run(out.expanduser()).downloads):
         _run_stages(recipe, out, chosen, rehearse)

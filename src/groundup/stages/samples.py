@@ -1,4 +1,4 @@
-"""Held-out prompts that a stage answers before and after."""
+"""Prompts that a stage answers before and after: the recipe's own, then held-out ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from groundup.eval.answers import answer_prompts
 from groundup.model import LanguageModel
 from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
-from groundup.stages.rows import Prompt, Rows
+from groundup.stages.rows import Prompt, Rows, asked
 from groundup.store.files import read_jsonl, write_text
 from groundup.tokenizer import Tokenizer
 
@@ -24,13 +24,10 @@ def answers_before(context: Context, model: LanguageModel, tokenizer: Tokenizer,
 
 
 def sampled(context: Context, rows: Rows) -> list[Prompt]:
-    """The held-out prompts that are answered before and after."""
-    count = (
-        min(context.settings.sample_count, REHEARSAL_ITEMS)
-        if context.rehearse
-        else context.settings.sample_count
-    )
-    return rows.prompts[:count]
+    """The prompts that are answered before and after."""
+    settings = context.settings
+    prompts = [*asked(settings.sample_prompts), *rows.prompts[: settings.sample_count]]
+    return prompts[:REHEARSAL_ITEMS] if context.rehearse else prompts
 
 
 def answer_tokens(context: Context) -> int:

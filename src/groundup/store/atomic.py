@@ -71,6 +71,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 REPLACE_ATTEMPTS = 5
+_RACES = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
 
 
 def publish_folder(target: Path, write: Callable[[Path], object]) -> None:
@@ -85,12 +86,12 @@ def publish_folder(target: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
             sync_tree(temporary)
             for attempt in range(REPLACE_ATTEMPTS):
-                remove(target)
                 try:
+                    remove(target)
                     os.replace(temporary, target)
                     break
-                except OSError as error:  # another process published the same folder in between
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == REPLACE_ATTEMPTS - 1:
+                except OSError as error:  # another process removed or published the same folder in between
+                    if error.errno not in _RACES or attempt == REPLACE_ATTEMPTS - 1:
                         raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

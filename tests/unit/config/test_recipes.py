@@ -21,7 +21,7 @@ def shipped(tmp_path, monkeypatch):
 
 
 def test_listed_with_their_description(shipped):
-    assert list_recipes() == [("small", "Small.")]
+    assert list_recipes() == [("small", "Small.", ())]
 
 
 def test_data_of_a_shipped_recipe_is_found_from_anywhere(shipped, tmp_path, monkeypatch):
