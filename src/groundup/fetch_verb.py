@@ -13,9 +13,7 @@ import click
 @click.option("--form", metavar="FORM", help="A further form of the recipe.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/NAME]")
-def fetch(
-    recipe: str, dry_run: bool, form: str | None, settings: tuple[str, ...], out: Path | None
-) -> None:
+def fetch(recipe: str, dry_run: bool, form: str | None, settings: tuple[str, ...], out: Path | None) -> None:
     """Download all that a recipe needs, ahead of time.
 
     Models, tokenizers and data sets go to Hugging Face's cache; afterwards the recipe runs with HF_HUB_OFFLINE=1. A
