@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from groundup.store import Run
 from groundup.store.files import read_json
 
@@ -21,6 +23,7 @@ SECOND = """\
 """
 
 
+@pytest.mark.slow
 def test_branches_from_two_terminals(chain_text, pairs_file, write, groundup, start, tmp_path):
     """Locks are a stage's own, and what the two share (recipe, log, report) stays whole."""
     text = chain_text.partition("  merge:")[0] + SECOND.format(pairs=pairs_file)

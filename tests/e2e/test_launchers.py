@@ -22,7 +22,13 @@ def launch(*line, cwd):
     )
 
 
-@pytest.mark.parametrize("launcher", [[*TORCHRUN, "1"], [*ACCELERATE, "1"]], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param([*TORCHRUN, "1"], id="torchrun"),
+        pytest.param([*ACCELERATE, "1"], id="accelerate", marks=pytest.mark.slow),
+    ],
+)
 def test_one_process_simply_works(launcher, model, chat_file, tmp_path):
     stage = ["sft", "--model", model, "--data", chat_file, "--out", "there"]
     quick = [f"--set={key}" for key in ("max_steps=2", "dtype=float32", "batch_size=4", "sample_count=0")]

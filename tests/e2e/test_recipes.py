@@ -12,7 +12,8 @@ from groundup.config import list_recipes
 from groundup.store.files import read_json, read_jsonl
 
 CURVES = {"loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"}
-FAST = ["--set=sft.dtype=float32", "--set=dpo.dtype=float32"]
+DPO = ["--set=dpo.dtype=float32", "--set=dpo.sample_tokens=8", "--set=eval.sample_tokens=8"]
+FAST = ["--set=sft.dtype=float32", "--set=sft.sample_tokens=8", *DPO]
 TINY_SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY_BASE = [
     *(f"--set=pretrain.architecture.{key}={value}" for key, value in TINY_SHAPE.items()),
@@ -23,7 +24,7 @@ TINY_BASE = [
 OPTIONS = {
     "pretrain-wikitext-0.5b": TINY_BASE,
     "tinyllama-guanaco-cpu": FAST,
-    "qwen2-0.5b-ultrafeedback": FAST[1:],
+    "qwen2-0.5b-ultrafeedback": DPO,
     "qwen3-4b-4xh100": FAST,
 }
 
@@ -35,6 +36,7 @@ def scalars(stage: Path) -> dict[str, list[int]]:
     return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("form", [[], ["--form", "full"]], ids=["as written", "full"])
 def test_planned_and_rehearsed(field, tmp_path, name, form):
@@ -48,6 +50,7 @@ def test_every_recipe_of_a_hub_is_here():
     assert {recipe.name for recipe in list_recipes()} == {*OPTIONS, "demo", "sft-dpo"}
 
 
+@pytest.mark.slow
 def test_pretraining_on_wikitext(field, loopback_hub, tmp_path):
     field("run", "pretrain-wikitext-0.5b", *TINY_BASE)
     run = tmp_path / "runs" / "pretrain-wikitext-0.5b"
@@ -84,6 +87,7 @@ def test_tinyllama_on_guanaco_and_hh(field, tmp_path):
     assert again.out.count("already done") == 3
 
 
+@pytest.mark.slow
 def test_qwen2_on_ultrafeedback(field, tmp_path):
     field("run", "qwen2-0.5b-ultrafeedback", *OPTIONS["qwen2-0.5b-ultrafeedback"])
     run = tmp_path / "runs" / "qwen2-0.5b-ultrafeedback"
@@ -103,6 +107,7 @@ def test_qwen2_on_ultrafeedback(field, tmp_path):
     assert said.out.strip() and "qwen2" in said.err
 
 
+@pytest.mark.slow
 def test_qwen3_on_alpaca_and_ultrafeedback(field, tmp_path):
     field("run", "qwen3-4b-4xh100", *FAST)
     run = tmp_path / "runs" / "qwen3-4b-4xh100"

@@ -9,16 +9,18 @@ import torch
 from torch import nn
 
 from groundup import console
-from groundup.batch import Batch, Record, pack_step
+from groundup.batch import Batch, Record, pack_step, segment_tokens
 from groundup.objective import Objective, means, sequence_logp
 
 RECORDS_AT_ONCE = 64
 
 
 def packed_rows(records: Sequence[Record], row_tokens: int, layout: str) -> Iterator[Batch]:
-    """All records once, in order, as rows."""
+    """All records once, in order, as rows of `row_tokens`, or of the longest record where that is longer."""
     for start in range(0, len(records), RECORDS_AT_ONCE):
-        yield from pack_step(records[start : start + RECORDS_AT_ONCE], row_tokens, layout)
+        some = records[start : start + RECORDS_AT_ONCE]
+        longest_tokens = max(segment_tokens(record, layout) for record in some)
+        yield from pack_step(some, max(row_tokens, longest_tokens), layout)
 
 
 def evaluate_records(
@@ -49,6 +51,7 @@ def record_logps(
 ) -> dict[int, tuple[float, ...]]:
     """Summed log-probability of each sequence by record index, without gradient, on the very rows given."""
     found: dict[int, tuple[float, ...]] = {}
+    was_training = model.training
     model.eval()
     with torch.no_grad(), console.progress(title, total=total, unit="row") as bar:
         for row in rows:
@@ -60,7 +63,7 @@ def record_logps(
                 found.setdefault(int(row.record_Q[first]), tuple(logp_Q[first : first + count].tolist()))
                 first += count
             bar.advance(len(row.sequences_G))
-    model.train()
+    model.train(was_training)
     return found
 
 

@@ -51,6 +51,15 @@ def test_the_loss_is_the_mean_over_all_tokens_however_they_are_packed(row_tokens
     assert model.training
 
 
+def test_a_record_longer_than_a_row_has_a_row_of_its_own():
+    """Rows are planned for the training part, and a held-out record may be longer than all of that."""
+    found = evaluate_records(
+        Table(), TEXTS, LanguageModeling(), row_tokens=2, layout="shared", device="cpu", title=""
+    )
+    assert found == {"eval_loss": pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.5 + 0.6) / 6)}
+    assert [len(row.token_T) for row in packed_rows(TEXTS, 2, "shared")] == [3, 3]
+
+
 def test_pairs():
     records = [pair(0, [1, 2], [10, 20], [90]), pair(1, [1, 2], [80], [30, 40])]
     found = evaluate_records(
