@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +37,8 @@ _VARIABLES = (
 
 def collect() -> dict[str, Any]:
     """This Python, platform, every installed package and the environment variables that matter, as plain data."""
+    from importlib import metadata  # slow to import, and few ask
+
     installed = {item.metadata["Name"]: item.version for item in metadata.distributions()}
     packages = {
         name: installed[name] for name in sorted(filter(None, installed), key=str.lower) if name != "groundup"

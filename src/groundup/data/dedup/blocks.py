@@ -15,7 +15,7 @@ from groundup.data.dedup.shingles import I64
 from groundup.errors import UserError
 
 BLOCK_BYTES = 1 << 20
-"""A block is worked on as a whole: about 40 bytes of memory for each of it."""
+"""A block is one job; within it arrays are of a part of its text at a time."""
 
 
 @dataclass(frozen=True)

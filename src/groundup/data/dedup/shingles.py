@@ -22,7 +22,7 @@ I64 = NDArray[np.int64]
 
 SPACE, LETTER, ALONE = 0, 1, 2
 KIND_BIT = 24
-PART_CHARS = 1 << 16
+PART_CHARS = 1 << 17
 """So many characters are cut into words at a time: their arrays stay in a processor's cache."""
 _ALONE = (  # first and last code point of scripts without spaces
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF)),
@@ -45,37 +45,12 @@ class Shingles:
 
 
 def shingles_of(texts: Sequence[str], words: int) -> Shingles:
-    """Hashes of `words` words in a row of each text. About 40 bytes of memory a character, so call it for blocks."""
-    word_W, first_D1 = _words(texts)
-    if not len(word_W):
-        return Shingles(word_W, np.zeros(len(texts) + 1, np.int64))
-    rolled_W = word_W.copy()
-    for ahead in range(1, words):
-        rolled_W *= np.uint64(_WORD_BASE)
-        rolled_W[:-ahead] += word_W[ahead:]
-    count_D = np.diff(first_D1)
-    for short in np.flatnonzero((count_D > 0) & (count_D < words)):  # what followed was the next text's
-        at = first_D1[short]
-        rolled_W[at] = _rolled(word_W[at : at + count_D[short]])
-    # The last words - 1 words of a text begin no shingle.
-    keep_D = np.where(count_D >= words, count_D - words + 1, np.minimum(count_D, 1))
-    first = np.concatenate([[0], np.cumsum(keep_D)])
-    index = np.arange(first[-1]) + np.repeat(first_D1[:-1] - first[:-1], keep_D)
-    return Shingles(mixed(rolled_W[index]), first)
-
-
-def _rolled(word_W: U64) -> np.uint64:
-    total = np.zeros(1, np.uint64)
-    for word in word_W:
-        total = total * np.uint64(_WORD_BASE) + word
-    return np.uint64(total[0])
-
-
-def _words(texts: Sequence[str]) -> tuple[U64, I64]:
-    """A hash of each word [W] of all texts, and where each text's begin [D+1]."""
-    parts = [_some_words(some) for some in _parts(texts)]
+    """Hashes of `words` words in a row of each text."""
+    parts = [_some_shingles(some, words) for some in _parts(texts)]
     count_D = np.concatenate([np.zeros(1, np.int64), *(count for _, count in parts)])
-    return np.concatenate([np.zeros(0, np.uint64), *(word for word, _ in parts)]), np.cumsum(count_D)
+    return Shingles(
+        np.concatenate([np.zeros(0, np.uint64), *(each for each, _ in parts)]), np.cumsum(count_D)
+    )
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -90,7 +65,33 @@ def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
-def _some_words(texts: Sequence[str]) -> tuple[U64, I64]:
+def _some_shingles(texts: Sequence[str], words: int) -> tuple[U64, I64]:
+    """Hashes of the shingles of all texts, and how many each text has [D]."""
+    word_W, count_D = _words(texts)
+    rolled_W = word_W.copy()
+    for ahead in range(1, min(words, len(word_W))):
+        rolled_W *= np.uint64(_WORD_BASE)
+        rolled_W[:-ahead] += word_W[ahead:]
+    end_D = np.cumsum(count_D)
+    for short in np.flatnonzero((count_D > 0) & (count_D < words)):  # what followed was the next text's
+        at = end_D[short] - count_D[short]
+        rolled_W[at] = _rolled(word_W[at : end_D[short]])
+    # The last words - 1 words of a text begin no shingle, but for the first word of a shorter one.
+    keep_D = np.where(count_D >= words, count_D - words + 1, np.minimum(count_D, 1))
+    begins = np.ones(len(word_W), bool)
+    for back in range(1, words):
+        begins[(end_D - back)[count_D - keep_D >= back]] = False
+    return mixed(rolled_W[begins]), keep_D
+
+
+def _rolled(word_W: U64) -> np.uint64:
+    total = np.zeros(1, np.uint64)
+    for word in word_W:
+        total = total * np.uint64(_WORD_BASE) + word
+    return np.uint64(total[0])
+
+
+def _words(texts: Sequence[str]) -> tuple[U64, I64]:
     """A hash of each word [W] of all texts, and how many each text has [D].
 
     A word's hash is the polynomial of its code points at _LETTER_BASE, from differences of one running sum.
@@ -119,7 +120,7 @@ def _characters(text: str) -> tuple[NDArray[np.uint8], NDArray[np.unsignedintege
         data = text.encode("ascii")
         return np.frombuffer(data.translate(_ascii_kinds()), np.uint8), np.frombuffer(data.lower(), np.uint8)
     code = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    known = _table()[code]
+    known = _table().take(code, mode="clip")  # no code is outside, and looking for one takes as long again
     return (known >> np.uint32(KIND_BIT)).astype(np.uint8), known & np.uint32((1 << KIND_BIT) - 1)
 
 
