@@ -29,4 +29,5 @@ def fetch(recipe: str, dry_run: bool, form: str | None, settings: tuple[str, ...
     from groundup.stages.fetch import fetch_recipe
 
     loaded = load_recipe(recipe, settings, form)
-    fetch_recipe(loaded, out or Path("runs") / loaded.name, dry_run)
+    called = f"{recipe} --form {form}" if form else recipe
+    fetch_recipe(loaded, out or Path("runs") / loaded.name, dry_run, called)

@@ -12,7 +12,7 @@ from groundup.errors import UserError
 from groundup.hub import blobs, errors, retry
 from groundup.hub.blobs import Place
 from groundup.hub.cache import caches, repository, size_text, trouble
-from groundup.hub.endpoints import split_list_for_libraries
+from groundup.hub.endpoints import endpoints, split_list_for_libraries
 from groundup.hub.errors import Kind, NoAnswer
 from groundup.hub.listing import Listing, RemoteFile, ask, recall, remember, warn_once
 from groundup.hub.transfer import fetch
@@ -99,6 +99,7 @@ def plan_download(wanted: Wanted) -> Plan:
             raise errors.offline(wanted.kind, wanted.name, wanted.hint, missing)
         return copy
     whole = copy is not None and not copy.flaws
+    endpoints()  # what is no address is an error, also where a copy would do
     try:
         listing = ask(wanted.kind, wanted.name, attempts=1 if whole else None)
         files = _files(wanted, listing)

@@ -22,11 +22,11 @@ from groundup.stages.inputs import data_of, located, references
 from groundup.store import Run
 
 
-def fetch_recipe(recipe: Recipe, out: Path, dry_run: bool) -> None:
+def fetch_recipe(recipe: Recipe, out: Path, dry_run: bool, called: str) -> None:
     """List models, tokenizers and data that the recipe names on hubs, with sizes, and download what is not here.
 
-    out: the run's folder, which takes what the usual cache has no place for. Raises UserError, before anything large
-    is downloaded, where one of them cannot be had or there is too little room.
+    out: the run's folder, which takes what the usual cache has no place for. called: the recipe, as people wrote it.
+    Raises UserError, before anything large is downloaded, where one of them cannot be had or there is too little room.
     """
     with cache_beside(Run(out.expanduser()).downloads):
         plans = plan_recipe(recipe, list(recipe.stages))
@@ -40,7 +40,7 @@ def fetch_recipe(recipe: Recipe, out: Path, dry_run: bool) -> None:
         for plan in plans:
             bring(plan)
     done = "Everything is here" if missing else "Everything was here already"
-    console.say(f"{done}: HF_HUB_OFFLINE=1 groundup run … needs no network.")
+    console.say(f"{done}. Without a network: HF_HUB_OFFLINE=1 groundup run {called}")
 
 
 def plan_recipe(recipe: Recipe, chosen: Sequence[str]) -> list[Plan]:

@@ -55,6 +55,14 @@ def test_what_is_no_address(monkeypatch):
     assert "https://hf-mirror.com" in caught.value.fix
 
 
+def test_a_wrong_address_is_an_error_even_where_a_copy_would_do(loopback_hub, online):
+    loopback_hub.add_model("org/tiny", MODEL)
+    resolve_model("org/tiny")
+    online.setenv("HF_ENDPOINT", "hf-mirror.com")
+    with pytest.raises(UserError, match="HF_ENDPOINT is not the address"):
+        resolve_model("org/tiny")
+
+
 def test_a_list_is_hidden_from_libraries(monkeypatch):
     monkeypatch.setenv("GROUNDUP_ENDPOINTS", "")
     monkeypatch.setenv("HF_ENDPOINT", "https://a.org/, https://b.org")
