@@ -205,15 +205,31 @@ def test_patterns(pattern, yes, no):
 
 
 @pytest.mark.slow
-def test_the_same_as_datasets(tmp_path):
-    """The library's own choice of files for a card with configurations, in a folder."""
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "- {config_name: a, data_files: rows.jsonl}",
+        "- {config_name: a, data_files: 'x/*'}\n- {config_name: b, data_files: '**/3.jsonl'}",
+        "- {config_name: a, data_dir: data/en}\n- {config_name: b, default: true, data_files: x/1.jsonl}",
+        "- config_name: default\n  data_files:\n  - {split: train, path: [x/1.jsonl, x/2.jsonl]}\n"
+        "  - {split: held, path: y/test.jsonl}",
+        "- {config_name: a, data_files: ['x/[12].jsonl']}",
+        "- {config_name: a, data_files: 'y/**'}",
+    ],
+)
+def test_the_same_as_datasets(tmp_path, entries):
+    """The library's own choice of files for each configuration and split, and without the name of one."""
     datasets = pytest.importorskip("datasets")
-    for number, file in enumerate(FILES):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text(f'{{"text": "{number}"}}\n')
-    (tmp_path / "README.md").write_bytes(WIKITEXT)
-    for config in ("wikitext-103-raw-v1", "wikitext-2-raw-v1"):
-        for split in ("train", "test"):
-            theirs = datasets.load_dataset(str(tmp_path), config, split=split, cache_dir=str(tmp_path / "c"))
-            spec = DataSettings(path=[str(tmp_path)], config=config, split=split)
-            assert [path.read_text() for path in data_paths(spec)] == [f'{{"text": "{theirs["text"][0]}"}}\n']
+    names = ["rows", "x/1", "x/2", "y/train", "y/test", "y/z/3"]
+    names += ["data/en/train-00000-of-00001", "data/en/test-00000-of-00001"]
+    for name in names:
+        (tmp_path / f"{name}.jsonl").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}\n')
+    (tmp_path / "README.md").write_text(CARD.format(entries))
+    configs = [config.name for config in read_configs(CARD.format(entries), [])]
+    for config in [*configs, None] if len(configs) == 1 or "default: true" in entries else configs:
+        theirs = datasets.load_dataset(str(tmp_path), config, cache_dir=str(tmp_path / ".cache"))
+        for split, rows in theirs.items():
+            ours = data_paths(DataSettings(path=[str(tmp_path)], config=config, split=split))
+            found = [path.relative_to(tmp_path).as_posix().removesuffix(".jsonl") for path in ours]
+            assert sorted(found) == sorted(rows["text"])
