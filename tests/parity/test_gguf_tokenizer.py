@@ -1,4 +1,4 @@
-"""llama.cpp tokenizes as we do: byte-level BPE goes into a GGUF under names that it knows, and loses nothing there.
+"""llama.cpp tokenizes as we do: both kinds of BPE go into a GGUF under names that it knows, and lose nothing there.
 
 Runs where `xllamacpp` is installed, which is llama.cpp in a wheel: pip install xllamacpp
 """
@@ -6,12 +6,15 @@ Runs where `xllamacpp` is installed, which is llama.cpp in a wheel: pip install 
 import json
 import random
 import urllib.request
+from itertools import islice
 
 import numpy as np
 import pytest
+import sentencepiece
 from tokenizers import pre_tokenizers, trainers
 
-from groundup.tokenizer import train_bpe
+from groundup.config.schema import TokenizerSettings
+from groundup.tokenizer import train_bpe, train_tokenizer
 from groundup.tokenizer.train import GGUF
 
 xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install xllamacpp")
@@ -25,13 +28,11 @@ TEXTS = [
 WIDTH = 32
 
 
-def in_gguf(tokenizer, path):
+def in_gguf(tokenizer, path, model=None):
     """A model of random weights with this tokenizer, as llama.cpp reads it."""
     import gguf
 
-    core = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
@@ -45,8 +46,24 @@ def in_gguf(tokenizer, path):
     writer.add_tokenizer_model(names["model"])
     writer.add_tokenizer_pre(names["pre"])
     writer.add_token_list(tokens)
-    writer.add_token_types([control if t in tokenizer.all_special_tokens else normal for t in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in core["model"]["merges"]])
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    types = [control if token in tokenizer.all_special_tokens else normal for token in tokens]
+    if model is None:
+        core = json.loads(tokenizer.backend_tokenizer.to_str())
+        writer.add_token_merges([" ".join(pair) for pair in core["model"]["merges"]])
+    else:
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        for number in range(len(pieces)):
+            if pieces.is_byte(number):
+                types[number] = gguf.TokenType.BYTE
+            elif pieces.is_unknown(number):
+                types[number] = gguf.TokenType.UNKNOWN
+        scores = [pieces.get_score(n) if n < len(pieces) else -1000.0 for n in range(len(tokens))]
+        writer.add_token_scores(scores)
+        writer.add_unk_token_id(pieces.unk_id())
+        writer.add_add_space_prefix(False)
+        writer.add_remove_extra_whitespaces(False)
+    writer.add_token_types(types)
     writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_add_bos_token(True)
@@ -114,11 +131,8 @@ def trained():
     return made
 
 
-@pytest.fixture(scope="module")
-def theirs(trained, tmp_path_factory):
-    """llama.cpp's ids of a text."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    in_gguf(trained, path)
+def llama_cpp(path):
+    """llama.cpp's ids of a text, by the tokenizer in a file."""
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx = 64
@@ -137,6 +151,13 @@ def theirs(trained, tmp_path_factory):
             return json.load(answer)["tokens"]
 
     return tokenized
+
+
+@pytest.fixture(scope="module")
+def theirs(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    in_gguf(trained, path)
+    return llama_cpp(path)
 
 
 def ours(trained, text):
@@ -167,3 +188,26 @@ def test_texts(trained, theirs, text):
 def test_random_texts(trained, theirs):
     different = [text for text in random_texts() if theirs(text) != ours(trained, text)]
     assert not different, f"{len(different)} of 600: {different[:3]!r}"
+
+
+@pytest.mark.parametrize("algorithm", ["sentencepiece_bpe", "unigram"])
+def test_pieces(algorithm, tmp_path):
+    """BPE of any text; unigram where each character is a piece, since llama.cpp has no bytes in their place there."""
+    settings = TokenizerSettings(from_="c", algorithm=algorithm, vocab_size=1200)
+    known = list(islice(random_texts(), 300))
+    made = train_tokenizer([*TEXTS, *known], settings)
+    in_gguf(made.tokenizer, tmp_path / "tiny.gguf", made.model)
+    theirs = llama_cpp(tmp_path / "tiny.gguf")
+    vocabulary = made.tokenizer.get_vocab()
+    compared = 0
+    for text in [*random_texts(), *SINGLE]:
+        if algorithm == "sentencepiece_bpe" or all(
+            char in vocabulary for char in text.replace(" ", "\u2581")
+        ):
+            assert theirs(text) == ours(made.tokenizer, text), repr(text)
+            compared += 1
+    assert compared > 250
+    if algorithm == "unigram":
+        assert theirs("\u2e3a") == [made.tokenizer.unk_token_id or 0], (
+            "when this fails, docs/tokenizers.md can say so"
+        )
