@@ -35,7 +35,8 @@ GGUF = {
     "sentencepiece_bpe": {"model": "llama", "pre": "default"},
 }
 """What llama.cpp calls each algorithm (tokenizer.ggml.model) and its pre-tokenizer (tokenizer.ggml.pre). It stands in
-tokenizer_config.json under `gguf`, so that whoever exports need not guess. Its t5 has no bytes for what has no piece."""
+tokenizer_config.json under `gguf`, so that whoever exports need not guess.
+Its t5 has no bytes for what has no piece."""
 
 
 @dataclass(frozen=True)
