@@ -51,7 +51,7 @@ _FIXES = {
     "the chat template refuses": "put the roles in the order that the template wants, or use another template",
     "the chat template does not write": "use a template that does: chat.chat_template in the recipe",
     "the chat template leaves": "use a template that writes every answer: chat.chat_template in the recipe",
-    "the message that it answers": "name all files of the data set: the answered message stands in another one, or is lost",
+    "the message that it answers": "name all files of the data set; what it answers is in another one, or lost",
     "no column": "add the column; if it has another name: columns: {ours: theirs}",
 }
 
