@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from groundup.config.schema import NearDuplicateSettings
-from groundup.data.dedup import embedded, find_near_duplicates
-from groundup.data.dedup.candidates import NEIGHBOURS, rounds_of_pairs
+from groundup.data.dedup import candidates, embedded, find_near_duplicates
+from groundup.data.dedup.candidates import NEIGHBOURS, Unlike, rounds_of_pairs
 from groundup.data.dedup.clusters import Clusters
 from groundup.errors import UserError
 
@@ -140,3 +140,29 @@ def test_a_full_disk_is_told_beforehand(planted, written, tmp_path, monkeypatch)
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(UserError):
         find_near_duplicates(tmp_path / "no.jsonl", NearDuplicateSettings(), tmp_path / "s")
+
+
+def test_a_pair_that_is_not_alike_is_compared_once(monkeypatch):
+    unlike = Unlike(10)
+    pairs = np.array([[0, 1], [2, 9], [3, 4]])
+    assert unlike.without(pairs).tolist() == pairs.tolist()
+    unlike.add(pairs[:2])
+    unlike.next_band()
+    assert unlike.without(pairs).tolist() == [[3, 4]]
+    monkeypatch.setattr(candidates, "MOST_UNLIKE", 2)
+    unlike.add(pairs[2:])
+    unlike.next_band()
+    assert unlike.without(pairs).tolist() == pairs[:2].tolist(), "earlier ones were forgotten for it"
+
+
+def test_any_order_of_keys_gives_the_same_candidates():
+    chance = np.random.default_rng(0)
+    key = chance.integers(0, 60, 300).astype(np.uint64)  # 0 is the key of a text without words
+    number = np.arange(300) * 3
+    found = {tuple(pair) for pairs in rounds_of_pairs(key, number) for pair in pairs.tolist()}
+    expected = set()
+    for value in range(1, 60):
+        bucket = number[key == value].tolist()
+        near = {(a, b) for at, a in enumerate(bucket) for b in bucket[at + 1 : at + 1 + NEIGHBOURS]}
+        expected |= near | {(bucket[0], other) for other in bucket[1:]}
+    assert found == expected
