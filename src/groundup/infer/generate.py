@@ -112,6 +112,10 @@ class _Sequence:
     def total_tokens(self) -> int:
         return len(self.prompt) + self.row.most_tokens
 
+    def same_prompt(self, other: _Sequence) -> bool:
+        """Also where a caller gives one prompt several times, side by side."""
+        return self.row.prompt == other.row.prompt or self.prompt == other.prompt
+
     def append(self, token: int, logp: float, stop_tokens: frozenset[int]) -> bool:
         """Take the next token; whether the row goes on."""
         self.token.append(token)
@@ -146,10 +150,8 @@ def _prompts_of(active: Sequence[_Sequence]) -> tuple[list[Sequence[int]], list[
     """The rows' prompts, each once, and how many of the rows continue it."""
     prompts: list[Sequence[int]] = []
     samples: list[int] = []
-    last = -1
-    for sequence in active:
-        if sequence.row.prompt != last:
-            last = sequence.row.prompt
+    for before, sequence in zip([None, *active], active):
+        if before is None or not sequence.same_prompt(before):
             prompts.append(sequence.prompt)
             samples.append(0)
         samples[-1] += 1
@@ -166,7 +168,7 @@ def _batches(model: LanguageModel, sequences: Sequence[_Sequence]) -> Iterator[l
     batch: list[_Sequence] = []
     size = Size()
     for each in sorted(sequences, key=lambda each: (-longest[each.row.prompt], each.place)):
-        same_prompt = bool(batch) and batch[-1].row.prompt == each.row.prompt
+        same_prompt = bool(batch) and each.same_prompt(batch[-1])
         larger = size.with_row(len(each.prompt), each.row.most_tokens, same_prompt)
         if batch and larger.held_bytes(model) > MEMORY_SHARE * free:
             yield batch

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.model.functions import few_rows
 from groundup.model.logits import Blocks, Rule, Tile, accumulator, add_product
 
 Columns = tuple[Tensor, Tensor | None, Tensor | None]
@@ -83,7 +84,7 @@ class Head(nn.Module):
         bias_V = None if self.bias is None else self.bias.to(accumulator(hidden_ND.dtype))
         if weight_VD is None:
             weight_VD = self.weight.to(hidden_ND.dtype)
-        return self.rule.apply(hidden_ND @ weight_VD.T, bias_V)
+        return self.rule.apply(few_rows(hidden_ND, weight_VD), bias_V)
 
 
 class _Found:

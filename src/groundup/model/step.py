@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.model.functions import few_rows
 from groundup.model.interface import Attend
 from groundup.model.rope import turn
 
 if TYPE_CHECKING:
     from groundup.model.base import BaseLLM, Layer, Linear, RMSNorm
+
+
+COPIED_BYTES = 2_000_000_000
+"""Of larger models no second copy is made, but of what must be cast or folded."""
 
 
 class Step:
@@ -27,7 +32,9 @@ class Step:
     def __init__(self, model: BaseLLM) -> None:
         dtype = model.compute_dtype
         self._decoder, self._head, self._dtype = model.model, model.head, dtype
-        self._layers = [_Layer(cast("Layer", layer), dtype) for layer in model.model.layers]
+        weights_bytes = sum(parameter.numel() for parameter in self._decoder.parameters()) * dtype.itemsize
+        copy = weights_bytes <= COPIED_BYTES
+        self._layers = [_Layer(cast("Layer", layer), dtype, copy) for layer in model.model.layers]
         self._norm = _Norm(model.model.norm, dtype)
         self._head_weight = model.head.weight.detach().to(dtype)
 
@@ -41,7 +48,7 @@ class Step:
 
 
 class _Layer:
-    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Layer, dtype: torch.dtype, copy: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self._head_dim = attention.head_dim
         self._before, self._between = (
@@ -50,10 +57,10 @@ class _Layer:
         self._query_norm, self._key_norm = (
             None if norm is None else _Norm(norm, dtype) for norm in (attention.q_norm, attention.k_norm)
         )
-        self._qkv = _Joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype)
-        self._output = _Joined((attention.o_proj,), dtype)
-        self._gate_up = _Joined((mlp.gate_proj, mlp.up_proj), dtype)
-        self._down = _Joined((mlp.down_proj,), dtype)
+        self._qkv = _Joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype, copy)
+        self._output = _Joined((attention.o_proj,), dtype, copy)
+        self._gate_up = _Joined((mlp.gate_proj, mlp.up_proj), dtype, copy)
+        self._down = _Joined((mlp.down_proj,), dtype, copy)
 
     def __call__(self, index: int, hidden_BD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         query, key, value = (
@@ -68,22 +75,29 @@ class _Layer:
 
 
 class _Joined:
-    """Linear layers of one input as one product."""
+    """Linear layers of one input: one product where their weights may be copied, else one each."""
 
-    def __init__(self, linears: Sequence[Linear], dtype: torch.dtype) -> None:
+    def __init__(self, linears: Sequence[Linear], dtype: torch.dtype, copy: bool) -> None:
+        self._sizes = [len(linear.weight) for linear in linears]
         weights = [linear.folded(dtype) for linear in linears]
-        self._sizes = [len(weight) for weight in weights]
-        self._weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        biases = [linear.bias.detach().to(dtype) for linear in linears if linear.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
+        biases = [None if linear.bias is None else linear.bias.detach().to(dtype) for linear in linears]
+        self._parts = list(zip(weights, biases, strict=True))
+        if copy and len(linears) > 1:
+            given = [bias for bias in biases if bias is not None]
+            self._parts = [(torch.cat(weights), torch.cat(given) if given else None)]
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        return F.linear(x, self._weight, self._bias).split(self._sizes, -1)
+        products = [
+            few_rows(x, weight) if bias is None else few_rows(x, weight).add_(bias)
+            for weight, bias in self._parts
+        ]
+        return products[0].split(self._sizes, -1) if len(products) == 1 else products
 
     def onto(self, x: Tensor, y: Tensor) -> Tensor:
         """x + y Wᵀ + bias."""
-        total = torch.addmm(x, y, self._weight.T)
-        return total if self._bias is None else total.add_(self._bias)
+        ((weight, bias),) = self._parts
+        total = few_rows(y, weight, x)
+        return total if bias is None else total.add_(bias)
 
 
 class _Norm:

@@ -210,3 +210,17 @@ def test_another_generator_takes_the_same_door():
     assert asked[0].rows[0].sampling == Sampling(0.0, top_p=0.9) and asked[0].rows[0].most_tokens == 5
     with pytest.raises(UserError, match="no room"):
         generate(Parrot(), [[1] * 100], max_new_tokens=5, stop_tokens=())
+
+
+def test_each_prompt_is_read_once(model: BaseLLM, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[int, list[int]]] = []
+    decoding = model.decoding
+    monkeypatch.setattr(
+        model,
+        "decoding",
+        lambda prompts, samples: asked.append((len(prompts), samples)) or decoding(prompts, samples),
+    )
+    options = {"max_new_tokens": 2, "stop_tokens": ()}
+    generate(model, PROMPTS[:2], samples=3, **options)
+    generate(model, [PROMPTS[0], PROMPTS[0], PROMPTS[1]], **options)  # the longest first
+    assert asked == [(2, [3, 3]), (2, [2, 1])]

@@ -7,7 +7,7 @@ import torch
 from groundup.batch import Batch, Chain, Record, build_row, text_row
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.model import BaseLLM, ModelConfig, attach_lora, copy_adapter, initialize, using_adapter
+from groundup.model import BaseLLM, ModelConfig, attach_lora, copy_adapter, initialize, step, using_adapter
 
 TINY = {
     "vocab_size": 31,
@@ -58,12 +58,12 @@ def test_samples_of_prompts_decode_as_each_text_alone(window, samples, kept_at):
     texts = [list(prompt) for prompt, count in zip(prompts, samples) for _ in range(count)]
     decoding = model.decoding(prompts, samples)
     draw = torch.Generator().manual_seed(0)
-    for step in range(70 if 66 in kept_at else 12):
+    for number in range(70 if 66 in kept_at else 12):
         for row, text in enumerate(texts):
             torch.testing.assert_close(decoding.logits_BV[row], model.logits(torch.tensor(text))[-1])
-        if step in kept_at:
-            texts = [texts[row] for row in kept_at[step]]
-            decoding.keep(kept_at[step])
+        if number in kept_at:
+            texts = [texts[row] for row in kept_at[number]]
+            decoding.keep(kept_at[number])
         token_B = torch.randint(0, 31, (len(texts),), generator=draw)
         texts = [[*text, token] for text, token in zip(texts, token_B.tolist())]
         decoding.step(token_B)
@@ -71,8 +71,10 @@ def test_samples_of_prompts_decode_as_each_text_alone(window, samples, kept_at):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_prepared_step_equals_the_layers_own_forward(family, lora):
-    """Joined projections, folded adapters, biases, and norms on queries and keys."""
+@pytest.mark.parametrize("copied_bytes", [0, 10**9])
+def test_a_prepared_step_equals_the_layers_own_forward(family, lora, copied_bytes, monkeypatch):
+    """Joined projections or not, folded adapters, biases, and norms on queries and keys."""
+    monkeypatch.setattr(step, "COPIED_BYTES", copied_bytes)
     model = tiny(model_type=family)
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
