@@ -31,7 +31,8 @@ from groundup.model import ModelConfig, load_model
 from groundup.objective import LanguageModeling, means
 from groundup.stages.context import Context
 from groundup.stages.models import ModelFolders
-from groundup.stages.posttrain import material_of, with_reference
+from groundup.stages.posttrain import material_of
+from groundup.stages.preference import with_reference
 from groundup.stages.training import (
     Compute,
     Material,

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from groundup import __version__, console, data_verbs, fetch_verb, shell
 from groundup.errors import UserError
 from groundup.look_verbs import compare, report
+from groundup.stage_verbs import dpo, evaluate, merge, pretrain, recipe_options, reward, run_in_folder, sft
 
 if TYPE_CHECKING:
     from groundup.config import Recipe
-
-DATA_SUFFIXES = re.compile(r"(\.(jsonl?|txt|md|csv|tsv|parquet|gguf))?(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 @click.group(
@@ -37,7 +34,7 @@ def cli() -> None:
     """
 
 
-for verb in (data_verbs.data, fetch_verb.fetch, compare, report):
+for verb in (pretrain, sft, reward, dpo, merge, evaluate, data_verbs.data, fetch_verb.fetch, compare, report):
     cli.add_command(verb)
 
 
@@ -46,37 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return shell.run(cli, argv)
 
 
-def _recipe_options(verb: Verb) -> Verb:
-    """What every verb that trains or evaluates takes."""
-    for option in (
-        click.option(
-            "--rehearse",
-            is_flag=True,
-            help="Two steps of everything in a throw-away folder: what would fail?",
-        ),
-        click.option(
-            "--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/NAME]"
-        ),
-        click.option(
-            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable."
-        ),
-    ):
-        verb = option(verb)
-    return verb
-
-
 def _form_option(verb: Verb) -> Verb:
     return click.option(
         "--form", metavar="FORM", help="A further form of the recipe, as `groundup recipes` lists them."
     )(verb)
-
-
-def _model_option(help_text: str) -> Callable[[Verb], Verb]:
-    return click.option("--model", required=True, metavar="M", help=help_text)
-
-
-def _data_option(help_text: str, required: bool = True) -> Callable[[Verb], Verb]:
-    return click.option("--data", required=required, multiple=True, metavar="F", help=help_text)
 
 
 @cli.command()
@@ -85,7 +55,7 @@ def _data_option(help_text: str, required: bool = True) -> Callable[[Verb], Verb
 @click.option("--from", "from_stage", metavar="STAGE", help="Begin with this stage.")
 @click.option("--until", metavar="STAGE", help="End with this stage.")
 @_form_option
-@_recipe_options
+@recipe_options
 def run(
     recipe: str,
     form: str | None,
@@ -114,7 +84,7 @@ def run(
     loaded = load_recipe(recipe, settings, form)
     for stage in (*only, from_stage, until):
         _check_stage(loaded, stage)
-    _run(loaded, out, list(only), from_stage, until, rehearse)
+    run_in_folder(loaded, out, list(only), from_stage, until, rehearse)
 
 
 @cli.command()
@@ -204,111 +174,6 @@ def plan(recipe: str, form: str | None, settings: tuple[str, ...], out: Path | N
 
 
 @cli.command()
-@_data_option("Raw text: files, folders or globs of .txt, .md, .jsonl; repeatable.")
-@_recipe_options
-def pretrain(data: tuple[str, ...], settings: tuple[str, ...], out: Path | None, rehearse: bool) -> None:
-    """Train a small base model from scratch on raw text.
-
-    The text is cleaned and deduplicated first, a tokenizer trained on it, and a part held out to measure on.
-
-    \b
-    Examples:
-      groundup pretrain --data books/ --set max_minutes=10
-      groundup pretrain --data notes.jsonl --set architecture.hidden_size=384 --set vocab_size=4096
-    """
-    stages = {
-        "clean": {"data": list(data)},
-        "tokenizer": {"from": "clean"},
-        "shards": {"from": "clean", "tokenizer": "tokenizer"},
-        "pretrain": {"from": "shards"},
-    }
-    _run_verb("pretrain", data[0], stages, settings, out, rehearse)
-
-
-@cli.command()
-@_model_option("The model to start from.")
-@_data_option("Conversations, .jsonl or .json; repeatable.")
-@click.option("--eval-data", multiple=True, metavar="F", help="Held-out rows; otherwise a part of --data.")
-@_recipe_options
-def sft(
-    model: str,
-    data: tuple[str, ...],
-    eval_data: tuple[str, ...],
-    settings: tuple[str, ...],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
-    """Fine-tune a model on conversations (LoRA by default).
-
-    Rows have `messages`, or `prompt` and `completion`, or `instruction` and `output`.
-
-    \b
-    Examples:
-      groundup sft --model HuggingFaceTB/SmolLM2-135M-Instruct --data mine.jsonl
-      groundup sft --model runs/base --data mine.jsonl --set learning_rate=1e-4 --set lora=false
-    """
-    stage = {"from": model, "data": list(data), "eval_data": list(eval_data) or None}
-    _run_verb("sft", data[0], {"sft": stage}, settings, out, rehearse)
-
-
-@cli.command()
-@_model_option("The model to start from, and the reference.")
-@_data_option("Preference pairs, .jsonl or .json; repeatable.")
-@click.option("--eval-data", multiple=True, metavar="F", help="Held-out rows; otherwise a part of --data.")
-@_recipe_options
-def dpo(
-    model: str,
-    data: tuple[str, ...],
-    eval_data: tuple[str, ...],
-    settings: tuple[str, ...],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
-    """Align a model with preference pairs (DPO, LoRA by default).
-
-    Rows have `prompt`, `chosen` and `rejected`.
-
-    \b
-    Examples:
-      groundup dpo --model runs/sft-mine --data pairs.jsonl
-      groundup dpo --model runs/sft-mine --data pairs.jsonl --set beta=0.05 --set max_steps=200
-    """
-    stage = {"from": model, "data": list(data), "eval_data": list(eval_data) or None}
-    _run_verb("dpo", data[0], {"dpo": stage}, settings, out, rehearse)
-
-
-@cli.command()
-@click.argument("adapter", metavar="A")
-@_recipe_options
-def merge(adapter: str, settings: tuple[str, ...], out: Path | None, rehearse: bool) -> None:
-    """Fold an adapter into its base model: a plain Hugging Face folder.
-
-    \b
-    Examples:
-      groundup merge runs/sft-mine
-      groundup merge runs/demo/sft --out runs/merged
-    """
-    _run_verb("merge", adapter, {"merge": {"from": adapter}}, settings, out, rehearse)
-
-
-@cli.command("eval")
-@click.argument("model", metavar="M")
-@_data_option("Rows to evaluate on; otherwise what the run held out. Repeatable.", required=False)
-@_recipe_options
-def evaluate(
-    model: str, data: tuple[str, ...], settings: tuple[str, ...], out: Path | None, rehearse: bool
-) -> None:
-    """Compare a model with the ones it came from, on held-out rows.
-
-    \b
-    Examples:
-      groundup eval runs/demo
-      groundup eval HuggingFaceTB/SmolLM2-135M-Instruct --data questions.jsonl
-    """
-    _run_verb("eval", model, {"eval": {"from": model, "data": list(data) or None}}, settings, out, rehearse)
-
-
-@cli.command()
 @click.argument("model", metavar="M")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
@@ -360,32 +225,6 @@ def chat(
         system_prompt=system_prompt,
         verbose=verbose,
     )
-
-
-def _run_verb(
-    verb: str, source: str, stages: dict[str, Any], settings: Sequence[str], out: Path | None, rehearse: bool
-) -> None:
-    """One stage without a recipe goes through the same door as a recipe."""
-    from groundup.config import build_recipe
-
-    stem = DATA_SUFFIXES.sub("", Path(source.rstrip("/\\")).name.rpartition(":")[2])
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")
-    recipe = build_recipe({"name": f"{verb}-{stem or 'run'}", "stages": stages}, settings)
-    _run(recipe, out, [], None, None, rehearse)
-
-
-def _run(
-    recipe: Recipe,
-    out: Path | None,
-    only: list[str],
-    from_stage: str | None,
-    until: str | None,
-    rehearse: bool,
-) -> None:
-    from groundup.stages.run import run_recipe
-
-    folder = out or Path("runs") / recipe.name
-    run_recipe(recipe, folder, only=only, from_stage=from_stage, until=until, rehearse=rehearse)
 
 
 def _check_stage(recipe: Recipe, stage: str | None) -> None:

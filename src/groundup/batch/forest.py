@@ -33,6 +33,10 @@ class Record:
     chains: tuple[Chain, ...]
     sequence: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Columns with one number a chain, such as `ref_logp`."""
+    group: dict[str, float] = field(default_factory=dict)
+    """Columns with one number for the whole record, such as `margin`."""
+    token_share: tuple[float, ...] = ()
+    """What a scored token of each chain counts in `weight_N`, against those of other chains; empty: one each."""
 
 
 @dataclass(frozen=True)

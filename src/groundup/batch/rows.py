@@ -26,9 +26,17 @@ def pack_step(records: Sequence[Record], row_tokens: int, layout: str = "shared"
             fix="lower max_length",
         )
     bins = [[index] for index in range(len(records))] if layout == "single" else _bins(sizes, row_tokens)
-    reads = sum(int(chain.scored.sum()) for record in records for chain in record.chains)
     rows = [[records[i] for i in sorted(members)] for members in bins]
-    return [build_row(row, layout, token_weight=1.0 / reads, group_weight=1.0 / len(records)) for row in rows]
+    tokens = sum(float(share @ reads) for share, reads in map(_shares, records))
+    return [
+        build_row(row, layout, token_weight=1.0 / tokens, group_weight=1.0 / len(records)) for row in rows
+    ]
+
+
+def _shares(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """What a scored token of each chain counts, and how many there are."""
+    reads = np.array([int(chain.scored.sum()) for chain in record.chains])
+    return np.array(record.token_share or np.ones(len(reads))), reads
 
 
 def deal(rows: Sequence[Batch], rank: int, world_size: int) -> list[Batch]:
@@ -62,16 +70,10 @@ def _bins(sizes: Sequence[int], most: int) -> list[list[int]]:
 
 
 def build_row(records: Sequence[Record], layout: str, *, token_weight: float, group_weight: float) -> Batch:
-    """A row of whole records; every read gets `token_weight`, every group `group_weight`."""
+    """A row of whole records; every read gets `token_weight` times its chain's share, every group `group_weight`."""
     trees = [plant(record, layout) for record in records]
     offset_by_record = np.cumsum([0] + [tree.tokens for tree in trees])
     reads = [len(target) for tree in trees for target in tree.target]
-    columns = {
-        name: torch.tensor(
-            [value for record in records for value in record.sequence[name]], dtype=torch.float32
-        )
-        for name in records[0].sequence
-    }
     start, length, parent, token, position = _segments(trees)
     return Batch(
         token_T=token,
@@ -85,11 +87,15 @@ def build_row(records: Sequence[Record], layout: str, *, token_weight: float, gr
         target_N=_long(np.concatenate([target for tree in trees for target in tree.target])),
         reads_Q=_long(np.array(reads)),
         sequences_G=_long(np.array([len(tree.target) for tree in trees])),
-        weight_N=torch.full((sum(reads),), token_weight, dtype=torch.float32),
+        weight_N=_float(np.concatenate([np.repeat(*_shares(record)) for record in records]) * token_weight),
         weight_G=torch.full((len(trees),), group_weight, dtype=torch.float32),
         record_Q=_long(np.array([r.index for r in records for _ in r.chains])),
         sequence_tokens=sum(len(chain.token) for record in records for chain in record.chains),
-        sequence=columns,
+        sequence={
+            name: _float([value for record in records for value in record.sequence[name]])
+            for name in records[0].sequence
+        },
+        group={name: _float([record.group[name] for record in records]) for name in records[0].group},
     )
 
 
@@ -136,6 +142,10 @@ def _segments(trees: Sequence[Tree]) -> tuple[torch.Tensor, ...]:
         _long(np.concatenate(token)),
         _long(np.concatenate(position)),
     )
+
+
+def _float(values: Sequence[float] | np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 def _long(array: np.ndarray) -> torch.Tensor:

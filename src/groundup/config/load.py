@@ -23,7 +23,12 @@ from groundup.config.schema import STAGE_KINDS, Recipe
 from groundup.errors import UserError
 
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-TAKEN_NAMES = ("models", "downloads", "report_files")  # folders that a run has beside its stages
+TAKEN_NAMES = (
+    "models",
+    "downloads",
+    "reference_logps",
+    "report_files",
+)  # folders that a run has beside its stages
 DATA_KEYS = ("data", "eval_data")
 REMOTE = re.compile(r"(builtin|package):|[a-z0-9]{2,}://")
 

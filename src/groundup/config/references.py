@@ -9,7 +9,7 @@ from typing import Any
 from groundup.config import words
 from groundup.config.problems import Problem
 
-KEYS = ("from", "tokenizer", "model")  # settings that may name another stage
+KEYS = ("from", "tokenizer", "model", "reference")  # settings that may name another stage
 MODELS = ("pretrain", "sft", "dpo", "merge")
 ACCEPTED = {
     ("tokenizer", "from"): ("clean",),
@@ -18,16 +18,25 @@ ACCEPTED = {
     ("pretrain", "from"): ("shards",),
     ("pretrain", "model"): MODELS,
     ("sft", "from"): MODELS,
+    ("reward", "from"): MODELS,
     ("dpo", "from"): MODELS,
-    ("merge", "from"): ("sft", "dpo"),
+    ("dpo", "reference"): MODELS,
+    ("merge", "from"): ("sft", "dpo", "reward"),
     ("eval", "from"): MODELS,
 }
-MAKES = {"clean": "documents", "tokenizer": "a tokenizer", "shards": "token shards", "eval": "a comparison"}
+MAKES = {
+    "clean": "documents",
+    "tokenizer": "a tokenizer",
+    "shards": "token shards",
+    "reward": "a reward model, which scores texts and cannot write any",
+    "eval": "a comparison",
+}
 
 
 def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[Any] = ()) -> list[Problem]:
     """`raw`: the recipe before validation; `kinds`: stage name to kind; `broken`: stages that have no kind."""
     found = []
+    kinds_made = _kinds_made(raw, kinds)
     inputs: dict[str, list[str]] = {}
     for name, kind in kinds.items():
         stage = raw["stages"][name]
@@ -36,7 +45,8 @@ def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[A
         for key, value in named.items():
             if value in broken:
                 continue
-            problem = _check_one(("stages", name, key), kind, value, kinds)
+            answers = ACCEPTED.get((kind, key)) is MODELS
+            problem = _check_one(("stages", name, key), kind, value, kinds_made if answers else kinds)
             if problem is not None:
                 found.append(problem)
     circle = _circle(inputs)
@@ -46,6 +56,15 @@ def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[A
             Problem(("stages", circle[0], "from"), what, "Let one of them start from something else.")
         )
     return found
+
+
+def _kinds_made(raw: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, str]:
+    """Stage name to kind, where a stage that merges a reward model counts as one that makes it."""
+    sources = {name: str(raw["stages"][name].get("from")) for name, kind in kinds.items() if kind == "merge"}
+    return {
+        name: "reward" if kinds.get(sources.get(name, "")) == "reward" else kind
+        for name, kind in kinds.items()
+    }
 
 
 def _check_one(path: words.Path, kind: str, value: str, kinds: Mapping[str, str]) -> Problem | None:

@@ -6,7 +6,7 @@ documentation show, so it is written once, here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -15,93 +15,37 @@ from pydantic import (
     model_validator,
 )
 
+from groundup.config.data import ChatSettings, DataSettings, EvalDataSettings, Layout, StageSettings
+from groundup.config.posttrain import PostTrainSettings, SftSettings
+from groundup.config.preference import DpoSettings, RewardSettings
 from groundup.config.training import ArchitectureSettings, Fraction, LoraSettings, Settings, TrainSettings
 
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-Layout = Literal[
-    "ultrafeedback",
-    "preference",
-    "alpaca_preference",
-    "question_preference",
-    "sharegpt_preference",
-    "messages_preference",
-    "hh",
-    "implicit_preference",
-    "messages",
-    "sharegpt",
-    "unpaired_preference",
-    "prompt_completion",
-    "alpaca",
-    "question_answer",
-    "oasst_tree",
-    "oasst_messages",
-    "oasst_flat",
-    "oasst_flat_preference",
-    "guanaco",
-    "llama2",
-    "hh_text",
-    "classification",
-    "text",
-    "prompt",
+__all__ = [
+    "STAGE_KINDS",
+    "ArchitectureSettings",
+    "ChatSettings",
+    "CleanSettings",
+    "DataSettings",
+    "DpoSettings",
+    "EvalDataSettings",
+    "EvalSettings",
+    "Layout",
+    "LoraSettings",
+    "MergeSettings",
+    "NearDuplicateSettings",
+    "PostTrainSettings",
+    "PretrainSettings",
+    "Recipe",
+    "RewardSettings",
+    "SftSettings",
+    "ShardsSettings",
+    "SourceSettings",
+    "StageSettings",
+    "TokenizerSettings",
+    "TrainSettings",
 ]
-"""How rows can be laid out: `groundup.data.layouts` says what each is."""
 
-
-class ChatSettings(Settings):
-    """How conversations are rendered: one setting for training, evaluation and chat."""
-
-    system_prompt: str | None = Field(
-        None, description="put before conversations that have no system message"
-    )
-    chat_template: str | None = Field(None, description="path of a Jinja template; default: the model's own")
-    chat_template_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="handed to the template, for example {enable_thinking: false}"
-    )
-
-
-class DataSettings(Settings):
-    """Where rows come from. In a recipe a plain path or a list of paths may stand for it."""
-
-    prefers: ClassVar[tuple[str, ...]] = ("train",)
-    """Which split is read where `split` names none and there are several."""
-
-    path: list[str] = Field(description="files, folders, globs, hub names, or builtin:NAME")
-    config: str | None = Field(
-        None,
-        description="configuration of a hub's data set, for example wikitext-2-raw-v1; default: its default",
-    )
-    split: str | None = Field(None, description="which part of a folder or data set; default: train")
-    subset: int = Field(0, ge=0, description="use only the first N rows; 0: all")
-    layout: Layout | None = Field(None, description="how rows are laid out; default: recognised")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="our column name: the file's column name"
-    )
-    max_bad_rows: Fraction = Field(0.01, description="stop when more than this share of rows is quarantined")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"path": [value]}
-        if isinstance(value, list):
-            return {"path": value}
-        if isinstance(value, dict) and isinstance(value.get("path"), str):
-            return {**value, "path": [value["path"]]}
-        return value
-
-
-class EvalDataSettings(DataSettings):
-    """Where held-out rows come from; of several splits the default is validation, then test."""
-
-    prefers: ClassVar[tuple[str, ...]] = ("validation", "test", "train")
-
-
-class StageSettings(Settings):
-    """What every stage has."""
-
-    kind: str
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class NearDuplicateSettings(Settings):
@@ -238,54 +182,6 @@ class PretrainSettings(StageSettings, TrainSettings):
     adam_beta2: Fraction = 0.95
 
 
-class PostTrainSettings(StageSettings, TrainSettings):
-    """What SFT and the preference stages share."""
-
-    from_: str = Field(alias="from", description="the model: a stage, a folder, an adapter, or a hub name")
-    data: DataSettings
-    eval_data: EvalDataSettings | None = Field(None, description="held-out rows; default: `holdout` of data")
-    holdout: Fraction = Field(0.05, description="share of data's rows held out, chosen by content")
-    lora: LoraSettings | Literal[False] = Field(LoraSettings(), description="false: train all weights")
-    max_length: PositiveInt = Field(
-        1024, description="longer rows go to the quarantine file, and count as bad rows"
-    )
-    batch_size: PositiveInt = Field(16, description="rows of one optimizer step, on all devices together")
-    sample_prompts: list[str] = Field(
-        default_factory=list, description="questions of yours that are answered before and after"
-    )
-    sample_count: int = Field(4, ge=0, description="held-out prompts answered before and after")
-    sample_tokens: PositiveInt = 96
-
-    @model_validator(mode="after")
-    def _muon_has_matrices(self) -> PostTrainSettings:
-        if self.optim == "muon" and self.lora:
-            raise ValueError(
-                "optim: muon is for whole matrices: use adamw_torch for an adapter, or set lora: false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _something_held_out(self) -> PostTrainSettings:
-        if self.eval_data is None and not self.holdout:
-            raise ValueError("holdout is 0 and there is no eval_data: raise one or name the other")
-        return self
-
-
-class SftSettings(PostTrainSettings):
-    """Supervised fine-tuning on conversations."""
-
-    kind: Literal["sft"] = "sft"
-    loss_on: Literal["all", "last"] = Field("all", description="which assistant turns the loss sees")
-
-
-class DpoSettings(PostTrainSettings):
-    """Direct preference optimisation on pairs; the reference is the model that the stage starts from."""
-
-    kind: Literal["dpo"] = "dpo"
-    beta: PositiveFloat = 0.1
-    learning_rate: PositiveFloat = 5e-5
-
-
 class MergeSettings(StageSettings):
     """An adapter folded into its base model: a plain Hugging Face folder."""
 
@@ -315,6 +211,7 @@ AnyStage = Annotated[
     | ShardsSettings
     | PretrainSettings
     | SftSettings
+    | RewardSettings
     | DpoSettings
     | MergeSettings
     | EvalSettings,
@@ -326,6 +223,7 @@ STAGE_KINDS: dict[str, type[StageSettings]] = {
     "shards": ShardsSettings,
     "pretrain": PretrainSettings,
     "sft": SftSettings,
+    "reward": RewardSettings,
     "dpo": DpoSettings,
     "merge": MergeSettings,
     "eval": EvalSettings,

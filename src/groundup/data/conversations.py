@@ -15,7 +15,10 @@ from groundup.data.messages import (
     system_messages,
 )
 from groundup.data.textchat import prompt_turns
-from groundup.data.types import Conversation, Message, Origin, Unwanted
+from groundup.data.types import Conversation, Message, Origin
+
+LABELS = ("label", "kto_tag")
+"""Columns that say whether an answer is a good one."""
 
 
 def parse_messages_row(row: dict[str, Any], origin: Origin) -> Conversation:
@@ -59,7 +62,9 @@ def _conversation(
 ) -> Conversation:
     check_conversation(messages, scored_from)
     tools = parse_tools(row.get("tools"))
-    for column in ("label", "kto_tag"):  # an unpaired preference, TRL's and LLaMA-Factory's: what not to say
-        if row.get(column) is not None and not is_true(row[column], column):
-            raise Unwanted(f"{column} is false")
-    return Conversation(tuple(messages), origin, tools, scored_from)
+    return Conversation(tuple(messages), origin, tools, scored_from, _label(row))
+
+
+def _label(row: dict[str, Any]) -> bool | None:
+    """TRL's `label`, or LLaMA-Factory's `kto_tag`."""
+    return next((is_true(row[name], name) for name in LABELS if row.get(name) is not None), None)

@@ -29,7 +29,7 @@ def _anything(row: Row) -> bool:
 class Layout:
     """needs: columns that a row must have. also: columns that are read where they are there.
 
-    looks: what the values must look like; sign says so in words. parse: raises BadRow, or Unwanted.
+    looks: what the values must look like; sign says so in words. parse: raises BadRow.
     """
 
     name: str
@@ -50,6 +50,7 @@ def _parse_prompt(row: dict[str, Any], origin: Origin) -> Prompt:
 
 
 _TURN = ("system", "tools", "label", "kto_tag")
+_PAIR = ("system", "tools", "margin")
 _ALPACA = ("input", "system", "history")
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -58,47 +59,45 @@ LAYOUTS: tuple[Layout, ...] = (
         "pairs",
         ("prompt", "chosen", "rejected"),
         pairs.parse_prompted,
-        ("system", "tools"),
+        _PAIR,
         pairs.looks_like_ultrafeedback,
         "a text prompt that chosen and rejected repeat as messages",
     ),
-    Layout(
-        "preference", "pairs", ("prompt", "chosen", "rejected"), pairs.parse_prompted, ("system", "tools")
-    ),
+    Layout("preference", "pairs", ("prompt", "chosen", "rejected"), pairs.parse_prompted, _PAIR),
     Layout(
         "alpaca_preference",
         "pairs",
         ("instruction", "chosen", "rejected"),
         pairs.parse_alpaca,
-        _ALPACA,
+        (*_ALPACA, "margin"),
     ),
     Layout(
         "question_preference",
         "pairs",
         ("question", "chosen", "rejected"),
         pairs.parse_question,
-        ("system",),
+        ("system", "margin"),
     ),
     Layout(
         "sharegpt_preference",
         "pairs",
         ("conversations", "chosen", "rejected"),
         pairs.parse_sharegpt,
-        ("system", "tools"),
+        _PAIR,
     ),
     Layout(
         "messages_preference",
         "pairs",
         ("chosen_messages", "rejected_messages"),
         pairs.parse_messages_pair,
-        ("system", "tools"),
+        _PAIR,
     ),
     Layout(
         "hh",
         "pairs",
         ("chosen", "rejected"),
         pairs.parse_hh,
-        ("system",),
+        ("system", "margin"),
         pairs.looks_like_hh,
         r"both begin with \n\nHuman:",
     ),
@@ -107,7 +106,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "pairs",
         ("chosen", "rejected"),
         pairs.parse_implicit,
-        ("system", "tools"),
+        _PAIR,
         pairs.looks_implicit,
         "the prompt is what both begin with",
     ),
@@ -128,7 +127,7 @@ LAYOUTS: tuple[Layout, ...] = (
         ("prompt", "completion", "label"),
         conversations.parse_completion,
         ("system", "tools"),
-        sign="rows whose label is false are left out",
+        sign="rows whose label is false are for loss: kto alone",
     ),
     Layout(
         "prompt_completion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -158,4 +159,18 @@ def _pair(
         raise BadRow("the last message is not an assistant's")
     for messages in (prompt, chosen, rejected):
         check_turns(messages)
-    return Pair(tuple(prompt), tuple(chosen), tuple(rejected), origin, parse_tools(row.get("tools")))
+    sides = (tuple(prompt), tuple(chosen), tuple(rejected))
+    return Pair(*sides, origin, parse_tools(row.get("tools")), _margin(row.get("margin")))
+
+
+def _margin(value: Any) -> float | None:
+    """By how much chosen is better than rejected; a table's cell may write it as text."""
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRow("'margin' is not a number")
+    return number

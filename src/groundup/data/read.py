@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -42,13 +43,31 @@ def read_conversations(spec: DataSettings, ledger: Ledger) -> list[Conversation]
     return [cast(Conversation, record) for record in _kept(spec, ledger, "conversations")]
 
 
+def read_labelled(spec: DataSettings, ledger: Ledger) -> list[Conversation]:
+    """All conversations with their `label`, also those whose answer is a bad one; a pair becomes two, as in TRL.
+
+    A row without a label is bad. Raises as `read_conversations` does.
+    """
+    if not holds_pairs(spec):
+        return [cast(Conversation, record) for record in _kept(spec, ledger, "conversations", labels=True)]
+    found = []
+    for pair in read_pairs(spec, ledger):
+        ledger.enter()  # each answer counts as a row
+        ledger.keep()
+        ledger.notes["pair taken apart into two labelled answers"] += 1
+        for label, side in ((True, pair.chosen), (False, pair.rejected)):
+            messages = (*pair.prompt, *side)
+            found.append(Conversation(messages, pair.origin, pair.tools, len(pair.prompt), label))
+    return found
+
+
 def read_pairs(spec: DataSettings, ledger: Ledger) -> list[Pair]:
     """All usable pairs in file order, kept. Raises UserError for unusable files, and too many bad rows."""
     return [cast(Pair, record) for record in _kept(spec, ledger, "pairs")]
 
 
-def _kept(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
-    for record in read_records(spec, ledger, kind):
+def _kept(spec: DataSettings, ledger: Ledger, kind: Kind, labels: bool = False) -> Iterator[Record]:
+    for record in read_records(spec, ledger, kind, labels):
         ledger.keep()
         yield record
 
@@ -69,15 +88,16 @@ def holds_pairs(spec: DataSettings) -> bool:
     return recognise_first(spec).kind == "pairs"
 
 
-def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Record]:
+def read_records(spec: DataSettings, ledger: Ledger, kind: Kind, labels: bool = False) -> Iterator[Record]:
     """Records of a kind in file order; each row is entered into the ledger, bad ones are quarantined.
 
+    labels: conversations are wanted with their label, whatever it says; otherwise those with a bad answer are filtered.
     What is yielded has no verdict yet. Raises UserError for unusable files, and, at the end, for too many bad rows.
     """
     check_columns(spec, kind)
     _check_files_columns(spec)
     with MessageTrees(kind) as trees:
-        for record in _rows(spec, ledger, kind):
+        for record in _rows(spec, ledger, kind, labels):
             if isinstance(record, TreeMessage):
                 trees.add(record, ledger)
             else:
@@ -86,7 +106,7 @@ def read_records(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Rec
     ledger.check(spec.max_bad_rows)
 
 
-def _rows(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Parsed]:
+def _rows(spec: DataSettings, ledger: Ledger, kind: Kind, labels: bool) -> Iterator[Parsed]:
     """What stands in each row, in file order."""
     last = ledger.rows_in + spec.subset if spec.subset else None
     only_text = True
@@ -99,7 +119,7 @@ def _rows(spec: DataSettings, ledger: Ledger, kind: Kind) -> Iterator[Parsed]:
         for path in paths:  # None is the standard library
             if last is not None and ledger.rows_in >= last:
                 break
-            yield from _records(path, spec, ledger, kind, last)
+            yield from _records(path, spec, ledger, kind, last, labels)
             only_text = only_text and (path is None or _is_text(path))
         if ledger.rows_in == before and (last is None or before < last):
             raise no_rows(name)
@@ -182,14 +202,14 @@ def _row_files(name: str, spec: DataSettings, wanted: Kind | None) -> Choice:
 
 
 def _records(
-    path: Path | None, spec: DataSettings, ledger: Ledger, kind: Kind, last: int | None
+    path: Path | None, spec: DataSettings, ledger: Ledger, kind: Kind, last: int | None, labels: bool
 ) -> Iterator[Parsed]:
     """What stands in one file, or of the standard library where there is none."""
     if path is None or _is_text(path):
         for row in _texts(path, ledger):
             if last is not None and ledger.rows_in >= last:
                 return
-            if record := _parsed(row, None, spec, ledger):
+            if record := _parsed(row, None, spec, ledger, labels):
                 yield record
         return
     rows = read_rows(path)
@@ -203,7 +223,7 @@ def _records(
         for row in rest:
             if last is not None and ledger.rows_in >= last:
                 return
-            if record := _parsed(row, recognised, spec, ledger):
+            if record := _parsed(row, recognised, spec, ledger, labels):
                 yield record
 
 
@@ -217,11 +237,13 @@ def _texts(path: Path | None, ledger: Ledger) -> Iterator[RawRow]:
     return text_pieces(path, note)
 
 
-def _parsed(row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger) -> Parsed | None:
+def _parsed(
+    row: RawRow, recognised: Recognised | None, spec: DataSettings, ledger: Ledger, labels: bool
+) -> Parsed | None:
     """What stands in the row, or None and a verdict in the ledger. Plain text has no layout."""
     ledger.enter()
     try:
-        return _parse(row, recognised, spec)
+        return _with_label(_parse(row, recognised, spec), labels)
     except Unwanted as reason:
         ledger.filter(str(reason))
     except BadRow as error:
@@ -238,6 +260,17 @@ def _parse(row: RawRow, recognised: Recognised | None, spec: DataSettings) -> Pa
         return parse_text(row.value, row.origin)
     values = renamed(row.value, spec.columns) if spec.columns else row.value
     return layout_of(values, recognised).parse(values, row.origin)
+
+
+def _with_label(record: Parsed, labels: bool) -> Parsed:
+    """The record where its label is wanted, without it where only good answers are."""
+    if not isinstance(record, Conversation):
+        return record
+    if labels and record.label is None:
+        raise BadRow("no label: neither true nor false")
+    if not labels and record.label is False:
+        raise Unwanted("label is false")
+    return record if labels or record.label is None else replace(record, label=None)
 
 
 def _readable(row: RawRow) -> bool:

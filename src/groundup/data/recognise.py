@@ -33,7 +33,8 @@ _REMEDY: dict[tuple[str, str], str] = {
     (
         "conversations",
         "pairs",
-    ): "train on them in an sft stage; a dpo stage needs the columns chosen and rejected",
+    ): "train on them in an sft stage; a dpo stage needs the columns chosen and rejected, or a column label "
+    "with loss: kto",
     (
         "documents",
         "conversations",

@@ -56,6 +56,8 @@ class Conversation:
     origin: Origin
     tools: tuple[dict[str, Any], ...] | None = None
     scored_from: int = 0
+    label: bool | None = None
+    """Whether the answer is a good one, where the row says so: TRL's unpaired preference."""
 
     @property
     def key(self) -> str:
@@ -78,6 +80,8 @@ class Pair:
     rejected: tuple[Message, ...]
     origin: Origin
     tools: tuple[dict[str, Any], ...] | None = None
+    margin: float | None = None
+    """By how much the chosen one is better, where the row says so."""
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -49,20 +49,31 @@ def evaluate_records(
 def record_logps(
     model: nn.Module, rows: Iterable[Batch], *, device: str, total: int, title: str
 ) -> dict[int, tuple[float, ...]]:
+    """`logps_by_record`, with a line of progress for people."""
+    with console.progress(title, total=total, unit="row") as bar:
+        return logps_by_record(model, rows, device, lambda row: bar.advance(len(row.sequences_G)))
+
+
+@torch.no_grad()
+def logps_by_record(
+    model: nn.Module,
+    rows: Iterable[Batch],
+    device: str,
+    on_row: Callable[[Batch], object] = lambda row: None,
+) -> dict[int, tuple[float, ...]]:
     """Summed log-probability of each sequence by record index, without gradient, on the very rows given."""
     found: dict[int, tuple[float, ...]] = {}
     was_training = model.training
     model.eval()
-    with torch.no_grad(), console.progress(title, total=total, unit="row") as bar:
-        for row in rows:
-            row = row.to(device)
-            logp_Q = sequence_logp(model(row, frozenset({"logp"})), row)
-            first = 0
-            for count in row.sequences_G.tolist():
-                # A step that crosses the end of an epoch may hold a record twice.
-                found.setdefault(int(row.record_Q[first]), tuple(logp_Q[first : first + count].tolist()))
-                first += count
-            bar.advance(len(row.sequences_G))
+    for row in rows:
+        row = row.to(device)
+        logp_Q = sequence_logp(model(row, frozenset({"logp"})), row)
+        first = 0
+        for count in row.sequences_G.tolist():
+            # A step that crosses the end of an epoch may hold a record twice.
+            found.setdefault(int(row.record_Q[first]), tuple(logp_Q[first : first + count].tolist()))
+            first += count
+        on_row(row)
     model.train(was_training)
     return found
 

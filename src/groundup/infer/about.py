@@ -10,6 +10,7 @@ from groundup.store import Run, files
 KINDS = {
     "pretrain": "a base model, trained from scratch on raw text",
     "sft": "fine-tuned on conversations",
+    "reward": "a reward model",
     "dpo": "aligned with preferences",
     "merge": "its adapter merged into the base model",
 }
@@ -34,7 +35,9 @@ def other_models(loaded: Loaded, run: Run | None) -> dict[str, str]:
         return {}
     stages, current = run.planned_stages(), stage_of(run, loaded.folder)
     others = {
-        name: KINDS.get(stages[name]["kind"], "") for name, _ in hub.list_models(run) if name != current
+        name: KINDS.get(stages[name]["kind"], "")
+        for name, _ in hub.list_models(run, answering=True)
+        if name != current
     }
     began = {} if current is None else {lineage(run, current)[0]: "what it was made from"}
     return others | {

@@ -11,12 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
+from groundup.hub.runs import only_scores
 from groundup.model.llm import LanguageModel
 from groundup.model.lora import attach_lora, find_targets, lora_layers, lora_state
+from groundup.model.score import Score
 from groundup.store import files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+SCORE = "score.weight"
+"""A reward model's scalar head, which PEFT saves with the factors."""
 
 _HARMLESS = {
     # What we read, or what cannot change the outputs of a trained adapter.
@@ -36,17 +40,18 @@ _HARMLESS = {
 }
 
 
-def save_adapter(model: LanguageModel, folder: Path | str, base_name: str) -> None:
+def save_adapter(model: LanguageModel, folder: Path | str, base_name: str, reward: bool = False) -> None:
     """Write the adapter alone; plain PEFT loads it onto the base model and gives the same logits.
 
     Args:
         base_name: path or hub name of the base model, for PEFT's `base_model_name_or_path`.
+        reward: as the adapter of a sequence classifier, and the scalar head with it.
     """
     settings = model.lora
     assert settings is not None, "the model has no adapter"
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if reward else "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "r": settings.r,
         "lora_alpha": settings.lora_alpha,
@@ -58,9 +63,12 @@ def save_adapter(model: LanguageModel, folder: Path | str, base_name: str) -> No
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    state = {
-        PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in lora_state(model).items()
-    }
+    tensors = lora_state(model)
+    if reward:
+        assert model.score is not None
+        config["modules_to_save"] = ["score"]
+        tensors[SCORE] = model.score.weight
+    state = {PREFIX + name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
 
     def write(part: Path) -> None:
         save_file(state, part / WEIGHTS, metadata={"format": "pt"})
@@ -69,22 +77,28 @@ def save_adapter(model: LanguageModel, folder: Path | str, base_name: str) -> No
     files.publish_folder(Path(folder), write)
 
 
-def load_adapter(model: LanguageModel, folder: Path | str, trainable: bool = False) -> list[str]:
+def load_adapter(
+    model: LanguageModel, folder: Path | str, trainable: bool = False, reward: bool = False
+) -> list[str]:
     """Attach a saved adapter to its base model; returns the names of the layers that have it.
 
     Args:
         trainable: go on training the factors; the base stays frozen either way.
+        reward: a reward model's adapter is wanted; its scalar head is attached too.
 
     Raises:
         UserError: the adapter uses an option of PEFT that would be ignored here, or does not fit the model.
     """
     folder = Path(folder)
-    settings = adapter_settings(folder)
+    settings = adapter_settings(folder, reward)
     state = _read_state(folder)
+    score = _score(model, state.pop(SCORE, None), folder) if reward else None
     targets = sorted({name.rpartition(".lora_")[0] for name in state})
     names = attach_lora(
         model, settings.model_copy(update={"target_modules": _targets(model, targets, folder)})
     )
+    if score is not None:  # behind the freezing, which would round it
+        model.score = score.requires_grad_(trainable)
     wanted = lora_state(model)
     _check_fit(set(state), set(wanted), folder)
     with torch.no_grad():
@@ -98,10 +112,15 @@ def load_adapter(model: LanguageModel, folder: Path | str, trainable: bool = Fal
     return names
 
 
-def adapter_settings(folder: Path | str) -> LoraSettings:
+def adapter_settings(folder: Path | str, reward: bool = False) -> LoraSettings:
     """What an adapter folder says about itself. Raises UserError for options that we would get wrong."""
     path = Path(folder) / CONFIG
     config = files.read_json(path)
+    if only_scores(Path(folder)) and not reward:
+        raise scores_only(Path(folder))
+    saved = set(config.get("modules_to_save") or ())
+    if reward and only_scores(Path(folder)) and {"score"} <= saved <= {"score", "classifier"}:
+        config = {**config, "task_type": None, "modules_to_save": None}
     for name, value in config.items():
         if name not in _HARMLESS and value not in (None, False, "none", {}, []):
             raise _unsupported(path, name, value)
@@ -118,6 +137,26 @@ def adapter_settings(folder: Path | str) -> LoraSettings:
         target_modules=sorted(targets) if isinstance(targets, list) else "all-linear",
         use_rslora=bool(config.get("use_rslora", False)),
     )
+
+
+def scores_only(folder: Path) -> UserError:
+    """For everybody who wants a model that answers."""
+    return UserError(
+        "this is a reward model, or another classifier: it scores texts and cannot write any",
+        where=str(folder),
+        fix="name a model that answers; a reward model is for the rewards of ppo and grpo",
+    )
+
+
+def _score(model: LanguageModel, weight: torch.Tensor | None, folder: Path) -> Score:
+    score = Score(model.config.hidden_size, model.device)
+    if weight is None or weight.shape != score.weight.shape:
+        raise _unfit(
+            folder, f"its scalar head {SCORE} is {'missing' if weight is None else list(weight.shape)}"
+        )
+    with torch.no_grad():
+        score.weight.copy_(weight)
+    return score
 
 
 def _read_state(folder: Path) -> dict[str, torch.Tensor]:

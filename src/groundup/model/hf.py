@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.hub.runs import only_scores
+from groundup.model.adapter import scores_only
 from groundup.model.base import BaseLLM
 from groundup.model.config import ModelConfig
 from groundup.model.gguf import read_gguf, read_once
@@ -29,9 +31,17 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 def read_config(folder: Path | str) -> ModelConfig | StockConfig:
     """The shape of a folder's model. Raises UserError where there is no causal text model that can be trained."""
     path = Path(folder) / "config.json"
-    if path.exists() and not ModelConfig.covers(files.read_json(path)):
+    raw = files.read_json(path) if path.exists() else {}
+    check_answers(Path(folder))
+    if raw and not ModelConfig.covers(raw):
         return StockConfig.from_folder(folder)
     return ModelConfig.from_folder(folder)
+
+
+def check_answers(folder: Path) -> None:
+    """Raise UserError where the folder holds a reward model, or the adapter of one: it cannot answer."""
+    if only_scores(folder):
+        raise scores_only(folder)
 
 
 def load_model(

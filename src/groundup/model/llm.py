@@ -6,6 +6,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from groundup.config.schema import LoraSettings
 from groundup.model.config import ModelConfig
 from groundup.model.decoding import Decoding
 from groundup.model.head import Head
+from groundup.model.score import Score
 from groundup.model.stock_config import StockConfig
 
 
@@ -62,6 +64,8 @@ class LanguageModel(nn.Module):
         """What came with the weights as generation_config.json."""
         self.lora: LoraSettings | None = None
         """The adapter that is attached."""
+        self.score: Score | None = None
+        """A scalar head, where one is attached: what "value" asks for."""
         self.recompute = False
         """Whether the backward computes each layer's activations again, instead of keeping them."""
         self.temperature = 1.0
@@ -102,16 +106,21 @@ class LanguageModel(nn.Module):
     def forward(
         self, batch: Batch, needs: frozenset[str] = frozenset({"logp"}), gradient_N: Tensor | None = None
     ) -> Stats:
-        """What the model says about each read of the row: "logp", "lse", "entropy" (nats), float32 [N].
+        """What the model says about each read of the row: "logp", "lse", "entropy" (nats), "value", float32 [N].
 
         gradient_N: the loss's derivative to each log-probability, where it is known beforehand.
         """
-        return self.say(self.read(batch), batch.target_N, needs, gradient_N)
+        read_ND, of_tokens = self.read(batch), needs - {"value"}
+        said = self.say(read_ND, batch.target_N, of_tokens, gradient_N) if of_tokens else Stats()
+        if "value" not in needs:
+            return said
+        assert self.score is not None, "the model has no scalar head"
+        return replace(said, value_N=self.score(read_ND))
 
     def say(
         self, read_ND: Tensor, target_N: Tensor, needs: frozenset[str], gradient_N: Tensor | None = None
     ) -> Stats:
-        """What `forward` says, out of hidden states that were read already."""
+        """What `forward` says of tokens, out of hidden states that were read already."""
         found = self.head(read_ND, target_N, needs, gradient_N, self.temperature)
         entropy_N = found.get("entropy", found.get("entropy_seen"))
         return Stats(logp_N=found.get("logp"), lse_N=found.get("lse"), entropy_N=entropy_N)

@@ -160,8 +160,9 @@ def copy_adapter(model: LanguageModel, name: str, trainable: bool) -> None:
 
 @contextmanager
 def using_adapter(model: LanguageModel, name: str | None) -> Iterator[None]:
-    """Meanwhile the adapter `name` is active, or none at all."""
+    """Meanwhile the adapter `name` is active, or none at all: one set of weights serves a policy and its reference."""
     layers = list(lora_layers(model).values())
+    assert layers, "the model has no adapter to switch"
     before = [layer.active for layer in layers]
     for layer in layers:
         layer.active = name

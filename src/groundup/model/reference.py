@@ -66,7 +66,7 @@ def build_stock(
     """transformers' causal model of this config over these tensors, or over copies in `dtype`."""
     import transformers
 
-    with _parameters_on_meta():
+    with parameters_on_meta():
         full = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     cast = {
         name: tensor.detach().to(dtype) if dtype and tensor.is_floating_point() else tensor.detach()
@@ -139,7 +139,7 @@ def _shrink(config: Any, max_length: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _parameters_on_meta() -> Iterator[None]:
+def parameters_on_meta() -> Iterator[None]:
     """While open, new modules have parameters without memory, and true buffers."""
     register = nn.Module.register_parameter
 

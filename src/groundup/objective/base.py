@@ -48,5 +48,8 @@ def total(rows: Iterable[Metrics]) -> Metrics:
 
 
 def means(rows: Iterable[Metrics]) -> dict[str, float]:
-    """Metrics of several rows as plain numbers."""
-    return {name: above / below for name, (above, below) in total(rows).items() if below}
+    """Metrics of several rows as plain numbers. Without pairs the margin is the difference of both means, as in TRL."""
+    found = {name: above / below for name, (above, below) in total(rows).items() if below}
+    if {"rewards/chosen", "rewards/rejected"} <= found.keys():
+        found.setdefault("rewards/margins", found["rewards/chosen"] - found["rewards/rejected"])
+    return found

@@ -16,7 +16,8 @@ TITLES = {
     "shards": "Tokens",
     "pretrain": "Pretraining",
     "sft": "Supervised fine-tuning",
-    "dpo": "Preference optimisation (DPO)",
+    "reward": "Reward model",
+    "dpo": "Preference optimisation",
     "merge": "Merge",
     "eval": "Evaluation",
 }

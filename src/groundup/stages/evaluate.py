@@ -20,7 +20,7 @@ from groundup.objective import LanguageModeling, Preference
 from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
 from groundup.stages.inputs import stages_before
 from groundup.stages.origin import origin_of
-from groundup.stages.rows import Item, Prompt, Renderer, asked, prompt_of, read_items
+from groundup.stages.rows import Item, Prompt, Renderer, asked, prompt_of, read_items, row_kind
 
 ROW_TOKENS = 4096
 Usable = tuple[Item, tuple[Chain, ...]]
@@ -102,22 +102,26 @@ def heldout_items(context: Context, origin: Context | None, ledger: Ledger) -> t
         if holds_pairs(settings.data):
             return [], read_items(settings.data, ledger, "pairs")
         return read_items(settings.data, ledger, "conversations"), []
-    found: dict[str, list[Item]] = {"sft": [], "dpo": []}
+    conversations: list[Item] = []
+    pairs: list[Item] = []
     made = origin or context
     for name in [*stages_before(made.recipe, made.name), made.name]:
         path = made.run.stage(name).data / "heldout.jsonl"
-        kind = made.recipe.stages[name].kind
-        if kind in found and path.exists():
-            reading = "pairs" if kind == "dpo" else "conversations"
-            found[kind] += read_items(DataSettings(path=[str(path)]), ledger, reading)
-    if not any(found.values()):
+        stage = made.recipe.stages[name]
+        if stage.kind not in ("sft", "dpo") or not path.exists():
+            continue
+        if row_kind(stage) == "pairs":
+            pairs += read_items(DataSettings(path=[str(path)]), ledger, "pairs")
+        else:  # of labelled answers the good ones
+            conversations += read_items(DataSettings(path=[str(path)]), ledger, "conversations")
+    if not conversations and not pairs:
         raise UserError(
             f"stage {context.name} has no rows to evaluate on",
             where=f"stages.{context.name}",
             why=f"'{settings.from_}' comes from no stage that held rows out",
             fix="name held-out rows with data (on the command line: --data F)",
         )
-    return found["sft"], found["dpo"]
+    return conversations, pairs
 
 
 def renderer_for(context: Context, loaded: Loaded) -> Renderer:

@@ -16,6 +16,7 @@ MODULE_BY_KIND = {
     "shards": "shards",
     "pretrain": "pretrain",
     "sft": "posttrain",
+    "reward": "reward",
     "dpo": "posttrain",
     "merge": "merge",
     "eval": "evaluate",

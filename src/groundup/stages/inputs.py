@@ -11,20 +11,23 @@ from groundup.config.schema import (
     ChatSettings,
     CleanSettings,
     DataSettings,
+    DpoSettings,
     EvalSettings,
     PretrainSettings,
     Recipe,
     ShardsSettings,
     TokenizerSettings,
 )
-from groundup.data import Ledger, data_paths, holds_pairs, read_conversations, read_documents, read_pairs
+from groundup.data import Ledger, data_paths, holds_pairs, read_documents
 from groundup.data.decontaminate import evaluation_files, read_contamination
 from groundup.data.language import check_languages
 from groundup.errors import UserError
 from groundup.hub import resolve_model, resolve_tokenizer
 from groundup.infer.load import base_of
+from groundup.model import check_answers
 from groundup.stages.context import Context
 from groundup.stages.origin import origin_of
+from groundup.stages.rows import read_items, row_kind
 from groundup.store import Stage
 from groundup.store.files import fingerprint, hash_inputs, read_json
 from groundup.tokenizer.template import template_text
@@ -39,17 +42,17 @@ _NOT_HASHED: dict[str, Any] = {
         ("logging_steps", "save_steps", "save_total_limit", "workers"), True
     ),  # only how it is done, and what is told on the way
     **dict.fromkeys(
-        ("from_", "tokenizer", "model"), True
+        ("from_", "tokenizer", "model", "reference"), True
     ),  # their content is hashed, however they are spelled
     **{key: {"path", "config"} for key in ("data", "eval_data")},
     "mix": {"__all__": {"path", "config"}},
 }
 """Settings that do not change the result by themselves."""
 
-_DRAWS = ("pretrain", "sft", "dpo")
+_DRAWS = ("pretrain", "sft", "reward", "dpo")
 """Kinds of stages that draw random numbers: only they depend on the seed, and a clean stage that mixes."""
 
-_CHATS = ("sft", "dpo", "eval")
+_CHATS = ("sft", "reward", "dpo", "eval")
 """Kinds of stages that render conversations."""
 
 
@@ -62,6 +65,8 @@ def references(settings: Any) -> list[str]:
         names += settings.compare_with
     if isinstance(settings, PretrainSettings):
         names.append(settings.model)
+    if isinstance(settings, DpoSettings):
+        names.append(settings.reference)
     return [name for name in names if name]
 
 
@@ -95,11 +100,14 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
                 if isinstance(settings, (ShardsSettings, TokenizerSettings)):
                     resolve_tokenizer(reference)
                 else:
-                    base_of(resolve_model(reference))
+                    named = resolve_model(reference)
+                    base_of(named)
+                    if settings.kind != "merge" and reference in _answering(settings):
+                        check_answers(named.path)
         if isinstance(settings, TokenizerSettings):
             template_text(settings.chat_template)
         for data in data_of(settings):
-            _read_first_rows(data, settings.kind)
+            _read_first_rows(data, settings)
         if isinstance(settings, CleanSettings):
             check_languages(settings.language, f"stages.{name}.language")
             read_contamination(settings.decontaminate)
@@ -115,6 +123,11 @@ def located(where: str) -> Iterator[None]:
         raise
 
 
+def _answering(settings: Any) -> list[Any]:
+    """What the settings name as a model that answers."""
+    return [getattr(settings, name, None) for name in ("from_", "model", "reference")]
+
+
 def data_of(settings: Any) -> list[DataSettings]:
     """All data that the settings name."""
     if isinstance(settings, CleanSettings):
@@ -123,18 +136,18 @@ def data_of(settings: Any) -> list[DataSettings]:
     return [data for data in found if isinstance(data, DataSettings)]
 
 
-def _read_first_rows(data: DataSettings, kind: str) -> None:
+def _read_first_rows(data: DataSettings, settings: Any) -> None:
     few = data.model_copy(
         update={"subset": min(data.subset or FIRST_ROWS, FIRST_ROWS), "max_bad_rows": 0.999}
     )
     ledger = Ledger()
-    if kind == "clean":
+    if settings.kind == "clean":
         for _ in read_documents(few, ledger):
             pass
-    elif kind == "dpo" or (kind == "eval" and holds_pairs(few)):
-        read_pairs(few, ledger)
+    elif settings.kind == "eval" and holds_pairs(few):
+        read_items(few, ledger, "pairs")
     else:
-        read_conversations(few, ledger)
+        read_items(few, ledger, row_kind(settings))
 
 
 def stage_fingerprint(context: Context) -> str:

@@ -83,11 +83,12 @@ def _try_stage(context: Context) -> UserError | None:
 
 def _use_model(context: Context) -> None:
     """Read back, ask and merge the model that the stage made, if it made one."""
-    if context.settings.kind not in ("pretrain", "sft", "dpo"):
+    if context.settings.kind not in ("pretrain", "sft", "reward", "dpo"):
         return
-    loaded = load_for_inference(context.name, context.run)
-    prompt = loaded.tokenizer("Hello")["input_ids"]
-    generate(loaded.model, [prompt], max_new_tokens=REHEARSAL_TOKENS, stop_tokens=loaded.stop_tokens)
+    if context.settings.kind != "reward":
+        loaded = load_for_inference(context.name, context.run)
+        prompt = loaded.tokenizer("Hello")["input_ids"]
+        generate(loaded.model, [prompt], max_new_tokens=REHEARSAL_TOKENS, stop_tokens=loaded.stop_tokens)
     source = find_model(context, context.name)
     if source.adapter is not None:
         merge_adapter(source.adapter, source.base, context.run.root / "models" / f"{context.name}-merged")

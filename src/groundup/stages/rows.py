@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from groundup import console
 from groundup.batch import Chain, Record
-from groundup.config.schema import ChatSettings, DataSettings
+from groundup.config.schema import ChatSettings, DataSettings, StageSettings
 from groundup.data import (
     Conversation,
     Ledger,
@@ -17,6 +19,7 @@ from groundup.data import (
     Pair,
     content_hash,
     read_conversations,
+    read_labelled,
     read_pairs,
     split_holdout,
 )
@@ -24,10 +27,10 @@ from groundup.errors import UserError
 from groundup.stages.context import Context
 from groundup.store.files import write_text
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.chat import BadConversation, Rendered, render, render_pair
+from groundup.tokenizer.chat import BadConversation, Rendered, render, render_pair, render_whole
 
 Item = Conversation | Pair
-PAIR_KINDS = ("dpo",)
+RowKind = Literal["conversations", "pairs", "labelled"]
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,13 @@ class Rows:
 
 
 def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
-    """Read, render and split the rows of an `sft` or `dpo` stage; the held-out part is written to `data/`.
+    """Read, render and split the rows of an `sft`, `reward` or `dpo` stage; the held-out part is written to `data/`.
 
-    Raises UserError when too many rows are unusable, or nothing is left to train or evaluate on.
+    Raises UserError when too many rows are unusable, nothing is left to train or evaluate on, or all labels are equal.
     """
     settings, stage = context.settings, context.stage
     ledger = Ledger(stage.quarantine)
-    kind = "pairs" if settings.kind in PAIR_KINDS else "conversations"
+    kind = row_kind(settings)
     items = unique(read_items(settings.data, ledger, kind), ledger)
     if settings.eval_data is None:
         train_items, heldout_items = split_holdout(items, settings.holdout, key=lambda item: item.key)
@@ -68,7 +71,11 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
         train_items, heldout_items = items, read_items(settings.eval_data, ledger, kind)
         train_items = without(train_items, heldout_items, ledger)
     renderer = Renderer(
-        tokenizer, context.recipe.chat, settings.max_length, getattr(settings, "loss_on", "all")
+        tokenizer,
+        context.recipe.chat,
+        settings.max_length,
+        getattr(settings, "loss_on", "all"),
+        whole=settings.kind == "reward",
     )
     train = list(renderer.chains(train_items, ledger))
     heldout = list(renderer.chains(heldout_items, ledger))
@@ -80,21 +87,57 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
             fix="add rows, raise max_length, raise holdout, or give eval_data",
         )
     ledger.check(settings.data.max_bad_rows, "raise max_length for long rows, repair or remove the others")
+    check_labels([item for item, _ in train], settings.data)
     write_text(stage.data / "heldout.jsonl", "".join(_line(as_row(item)) for item, _ in heldout))
     for line in ledger.decisions():
         console.say(f"  {line}")
     console.say(f"  {ledger}; {len(heldout)} of the kept rows are held out")
     return Rows(
-        [Record(index, chains) for index, (_, chains) in enumerate(train)],
-        [Record(index, chains) for index, (_, chains) in enumerate(heldout, len(train))],
-        [prompt_of(item) for item, _ in heldout],
+        records_of(train, 0),
+        records_of(heldout, len(train)),
+        [prompt_of(item) for item, _ in heldout if getattr(item, "label", None) is not False],
         ledger.as_dict(),
     )
 
 
-def read_items(data: DataSettings, ledger: Ledger, kind: str) -> list[Item]:
-    """The rows of `data` as conversations or as pairs."""
-    return list(read_pairs(data, ledger) if kind == "pairs" else read_conversations(data, ledger))
+def row_kind(settings: StageSettings) -> RowKind:
+    """What the rows of a stage are."""
+    if getattr(settings, "loss", None) == "kto":
+        return "labelled"
+    return "pairs" if settings.kind in ("dpo", "reward") else "conversations"
+
+
+def read_items(data: DataSettings, ledger: Ledger, kind: RowKind) -> list[Item]:
+    """The rows of `data` as conversations, as conversations with a label, or as pairs."""
+    if kind == "pairs":
+        return list(read_pairs(data, ledger))
+    return list(read_labelled(data, ledger) if kind == "labelled" else read_conversations(data, ledger))
+
+
+def records_of(rendered: Sequence[tuple[Item, tuple[Chain, ...]]], first: int) -> list[Record]:
+    """Records numbered from `first`, with the columns `label` and `margin` where rows have them."""
+    margins = any(isinstance(item, Pair) and item.margin is not None for item, _ in rendered)
+    records = []
+    for index, (item, chains) in enumerate(rendered, first):
+        group: dict[str, float] = {}
+        if isinstance(item, Pair):
+            group = {"margin": item.margin or 0.0} if margins else {}
+        elif item.label is not None:
+            group = {"label": float(item.label)}
+        records.append(Record(index, chains, group=group))
+    return records
+
+
+def check_labels(items: Sequence[Item], data: DataSettings) -> None:
+    """UserError where all answers are good ones, or all are bad ones: nothing tells them apart."""
+    labels = {item.label for item in items if isinstance(item, Conversation)}
+    if len(labels) == 1 and None not in labels:
+        raise UserError(
+            f"every row that is trained on has the label {str(labels.pop()).lower()}",
+            where=", ".join(data.path),
+            why="kto learns from answers of both kinds, good ones and bad ones",
+            fix="add rows with the other label",
+        )
 
 
 def unique(items: Sequence[Item], ledger: Ledger) -> list[Item]:
@@ -128,6 +171,8 @@ class Renderer:
     chat: ChatSettings
     max_length: int
     loss_on: Literal["all", "last"] = "all"
+    whole: bool = False
+    """The whole conversation, read at its last token, as a reward model does: nothing is predicted."""
 
     def chains(self, items: Sequence[Item], ledger: Ledger) -> Iterator[tuple[Item, tuple[Chain, ...]]]:
         """(item, its chains) of every item that can be used; the others are quarantined or filtered, and counted."""
@@ -142,9 +187,23 @@ class Renderer:
                 if max(len(one.token) for one in rendered) > self.max_length:
                     ledger.quarantine_kept(item.origin, f"longer than {self.max_length} tokens", as_row(item))
                     continue
-                yield item, tuple(Chain(one.token, one.scored) for one in rendered)
+                if len(rendered) == 2 and np.array_equal(rendered[0].token, rendered[1].token):
+                    ledger.quarantine_kept(
+                        item.origin, "chosen and rejected are the same tokens", as_row(item)
+                    )
+                    continue
+                yield item, tuple(self._chain(one) for one in rendered)
+
+    def _chain(self, one: Rendered) -> Chain:
+        if not self.whole:
+            return Chain(one.token, one.scored)
+        # A target of -1 behind the text: its only read is at the last token, and predicts nothing.
+        return Chain(np.append(one.token, np.int32(-1)), np.append(one.scored, True))
 
     def render(self, item: Item) -> tuple[Rendered, ...]:
+        if isinstance(item, Pair) and self.whole:
+            sides = ((*item.prompt, *side) for side in (item.chosen, item.rejected))
+            return tuple(render_whole(self.tokenizer, side, self.chat, tools=item.tools) for side in sides)
         if isinstance(item, Pair):
             return render_pair(self.tokenizer, item, self.chat)
         return (
@@ -183,6 +242,8 @@ def as_row(item: Item) -> dict[str, Any]:
         name: [message.as_dict() for message in messages] for name, messages in sides.items()
     }
     tools = getattr(item, "tools", None)
+    columns = {name: getattr(item, name, None) for name in ("label", "margin")}
+    row |= {name: value for name, value in columns.items() if value is not None}
     return row | ({"tools": list(tools)} if tools else {})
 
 

@@ -136,7 +136,7 @@ def say_what_next(run: Run, seconds: float) -> None:
     """Where everything is, and what a person would do next."""
     console.say(f"\nDone in {console.duration(seconds)}.")
     console.say(f"  report       {run.report_html}")
-    if list_models(run):
+    if list_models(run, answering=True):
         console.say(f"  chat         groundup chat {run.root}")
     console.say(f"  curves       tensorboard --logdir {run.root}")
     console.say(f"  full log     {run.log}")

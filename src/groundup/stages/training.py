@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from groundup import console
-from groundup.batch import Batch, Record, Stream, pack_step
+from groundup.batch import Batch, Record, Stream, pack_step, segment_tokens
 from groundup.config.schema import TrainSettings
 from groundup.engine import Exactness, Offline, Source, probe, train
 from groundup.engine.loop import backward, update
@@ -107,11 +107,11 @@ class Material:
     def rows_of(self, step: int, row_tokens: int) -> list[Batch]:
         return pack_step(self.records(self.stream.records_of(step).tolist()), row_tokens, self.layout)
 
-    def longest_rows(self, row_tokens: int) -> list[Batch]:
-        """One row of the longest records: what a rehearsal tries."""
+    def longest_ids(self, row_tokens: int) -> list[int]:
+        """The longest records that fill one row: what a rehearsal tries."""
         order = np.argsort(-self.sizes, kind="stable")
         count = max(1, int(np.searchsorted(np.cumsum(self.sizes[order]), row_tokens, side="right")))
-        return pack_step(self.records(order[:count].tolist()), row_tokens, self.layout)
+        return order[:count].tolist()
 
 
 @dataclass(frozen=True)
@@ -241,11 +241,21 @@ def _total_steps(
     return steps, reason
 
 
-def step_rows(context: Context, material: Material, plan: Plan, step: int) -> list[Batch]:
-    """The rows of one optimizer step; a rehearsal's steps are its longest rows."""
+def step_records(context: Context, material: Material, plan: Plan, step: int) -> list[Record]:
+    """The records of one optimizer step; a rehearsal's steps are its longest ones."""
     if context.rehearse:
-        return material.longest_rows(plan.row_tokens)
-    return material.rows_of(step, plan.row_tokens)
+        return material.records(material.longest_ids(plan.row_tokens))
+    return material.records(material.stream.records_of(step).tolist())
+
+
+def step_rows(context: Context, material: Material, plan: Plan, step: int) -> list[Batch]:
+    """The rows of one optimizer step."""
+    return pack_step(step_records(context, material, plan, step), plan.row_tokens, material.layout)
+
+
+def row_tokens_for(plan: Plan, layout: str, records: Sequence[Record]) -> int:
+    """The plan's rows, or longer ones where a record needs them: a held-out one, or in another layout."""
+    return max(plan.row_tokens, *(segment_tokens(record, layout) for record in records))
 
 
 def say_plan(plan: Plan, model: nn.Module, material: Work) -> None:

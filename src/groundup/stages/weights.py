@@ -40,7 +40,8 @@ def with_template(tokenizer: Tokenizer, chat: ChatSettings) -> Tokenizer:
 
 def check_lengths(context: Context, config: ModelConfig | StockConfig, rows: Rows) -> None:
     """Raise UserError where a row is longer than the model's context."""
-    longest = max(len(chain.token) for record in rows.train + rows.heldout for chain in record.chains)
+    chains = [chain for record in rows.train + rows.heldout for chain in record.chains]
+    longest = max(len(chain.token) - int(chain.token[-1] < 0) for chain in chains)  # -1 is no token
     if longest > config.max_position_embeddings:
         raise UserError(
             f"a row has {longest} tokens, and the model's context ends at {config.max_position_embeddings}",

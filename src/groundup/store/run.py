@@ -1,6 +1,7 @@
 """A run's folder, which holds everything that a recipe made:
 
-runs/demo/{recipe.yaml,environment.json,run.log,report.html,report.md,report_files/,models/,downloads/,<stage>/…}
+runs/demo/{recipe.yaml,environment.json,run.log,report.html,report.md,report_files/,models/,downloads/,
+reference_logps/,<stage>/…}
 """
 
 from __future__ import annotations
@@ -23,14 +24,8 @@ from groundup.store.stage import Stage
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = frozenset(
     {
-        "models",
-        "downloads",
-        "report_files",
-        "report.html",
-        "report.md",
-        "recipe.yaml",
-        "environment.json",
-        "run.log",
+        *("models", "downloads", "reference_logps", "report_files", "report.html", "report.md"),
+        *("recipe.yaml", "environment.json", "run.log"),
     }
 )
 
@@ -89,6 +84,11 @@ class Run:
     @property
     def report_md(self) -> Path:
         return self.root / "report.md"
+
+    @property
+    def reference_logps(self) -> Path:
+        """The folder of what reference models said of rows, by content; stages share it."""
+        return self.root / "reference_logps"
 
     @property
     def report_files(self) -> Path:

@@ -13,7 +13,15 @@ from groundup.data.types import Message, Pair
 from groundup.tokenizer.spans import Span, answer_span, end_of_turn_token
 from groundup.tokenizer.template import BadConversation, Template, special_tokens
 
-__all__ = ["BadConversation", "Rendered", "render", "render_pair", "render_prompt", "stop_tokens"]
+__all__ = [
+    "BadConversation",
+    "Rendered",
+    "render",
+    "render_pair",
+    "render_prompt",
+    "render_whole",
+    "stop_tokens",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +93,27 @@ def render_prompt(
     template = Template.of(tokenizer, chat, tools)
     _check(template, messages)
     text = template.fill(template.messages(messages), add_generation_prompt=True)
+    return _score(tokenizer, text, [])
+
+
+def render_whole(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    chat: ChatSettings,
+    *,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> Rendered:
+    """A conversation to judge: all that the template writes, also behind the last turn, and nothing is scored.
+
+    So whoever applies the template with transformers has the same tokens. Raises as `render` does.
+    """
+    template = Template.of(tokenizer, chat, tools)
+    _check(template, messages)
+    rows = template.messages(messages)
+    text = template.fill(rows)
+    said = messages[-1].content.strip()
+    if said and said not in text:
+        raise BadConversation("the chat template leaves an answer out")
     return _score(tokenizer, text, [])
 
 
