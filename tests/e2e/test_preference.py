@@ -122,6 +122,7 @@ def test_a_reward_model_neither_chats_nor_trains_on(reward_runs, groundup, in_sh
     groundup(*line, cwd=reward_runs).refused(words)
 
 
+@pytest.mark.slow
 def test_margins_change_what_is_learned(model, pairs_file, write, groundup, tmp_path):
     rows = [json.loads(line) for line in pairs_file.read_text().splitlines()]
     data = write("margins.jsonl", [{**row, "margin": 3.0} for row in rows])
@@ -148,11 +149,15 @@ def test_a_rehearsal_of_reward_and_merge(model, pairs_file, write, groundup, tmp
 @pytest.mark.parametrize(
     ("loss", "settings", "words"),
     [
-        ("hinge", (), "its adapter switched off"),
+        pytest.param("hinge", (), "its adapter switched off", marks=pytest.mark.slow),
         ("ipo", ("--set", "lora=false"), "as the stage begins"),
-        ("robust", ("--set", "label_smoothing=0.1"), "its adapter switched off"),
-        ("sigmoid_norm", (), "its adapter switched off"),
-        ("simpo", ("--set", "beta=2.0", "--set", "simpo_gamma=0.3"), None),
+        pytest.param(
+            "robust", ("--set", "label_smoothing=0.1"), "its adapter switched off", marks=pytest.mark.slow
+        ),
+        pytest.param("sigmoid_norm", (), "its adapter switched off", marks=pytest.mark.slow),
+        pytest.param(
+            "simpo", ("--set", "beta=2.0", "--set", "simpo_gamma=0.3"), None, marks=pytest.mark.slow
+        ),
         ("orpo", (), None),
         ("kto", ("--set", "desirable_weight=1.2", "--set", "holdout=0.4"), "its adapter switched off"),
     ],
@@ -258,7 +263,11 @@ def stage_of_reference(root, stage):
 @pytest.mark.parametrize(
     ("rows", "line", "words"),
     [
-        ([{"prompt": "q", "completion": "a", "label": True}] * 4, ["--loss", "kto"], ["the label true"]),
+        (
+            [{"prompt": f"q {i}", "completion": "a", "label": True} for i in range(4)],
+            ["--loss", "kto"],
+            ["label true"],
+        ),
         ([{"prompt": f"q {i}", "completion": "a"} for i in range(4)], ["--loss", "kto"], ["no label"]),
         (
             [{"prompt": f"q {i}", "completion": "a", "label": "good"} for i in range(4)],
