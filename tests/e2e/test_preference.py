@@ -275,7 +275,11 @@ def stage_of_reference(root, stage):
             ["'label'"],
         ),
         ([{"prompt": f"q {i}", "completion": "a", "label": i % 2 == 0} for i in range(4)], [], ["loss: kto"]),
-        ([{"prompt": f"q {i}", "chosen": "a", "rejected": None} for i in range(4)], [], ["empty answer"]),
+        (
+            [{"prompt": f"q {i}", "chosen": "a", "rejected": None if i else "b"} for i in range(4)],
+            [],
+            ["'rejected' is null"],
+        ),
         (
             [{"prompt": f"q {i}", "chosen": "a", "rejected": "a"} for i in range(4)],
             [],

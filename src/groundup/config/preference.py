@@ -69,7 +69,10 @@ class DpoSettings(PostTrainSettings):
     def _every_setting_counts(self) -> DpoSettings:
         for name, losses in _ONLY_WITH.items():
             if getattr(self, name) and self.loss not in losses:
-                raise ValueError(f"{name} does nothing with loss: {self.loss}; it is for {', '.join(losses)}")
+                others = ", ".join(losses)
+                raise ValueError(
+                    f"{name} does nothing with loss: {self.loss}; it should be left out, or loss be one of {others}"
+                )
         if self.loss == "kto" and self.batch_size < 2:
             raise ValueError(
                 "loss: kto needs a batch_size of at least 2: it compares prompts with others' answers"

@@ -19,7 +19,10 @@ def recipe(**dpo):
     [
         ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing does nothing with loss: hinge"),
         ({"loss": "kto", "label_smoothing": 0.1}, "label_smoothing does nothing with loss: kto"),
-        ({"simpo_gamma": 0.5}, "simpo_gamma does nothing with loss: sigmoid; it is for simpo"),
+        (
+            {"simpo_gamma": 0.5},
+            "simpo_gamma does nothing with loss: sigmoid; it should be left out, or loss be one of simpo",
+        ),
         ({"loss": "orpo", "desirable_weight": 2.0}, "desirable_weight does nothing with loss: orpo"),
         ({"undesirable_weight": 2.0}, "undesirable_weight does nothing with loss: sigmoid"),
         ({"loss": "simpo", "reference": "base"}, "reference does nothing with loss: simpo"),
