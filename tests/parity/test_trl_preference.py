@@ -33,7 +33,7 @@ from groundup.stages.preference import mismatched
 from groundup.tokenizer import load_tokenizer
 
 MOST_CHARS = 70
-ROW_TOKENS = 400
+ROW_TOKENS = 190
 WITH_REFERENCE = {
     "sigmoid": {},
     "hinge": {},
@@ -234,13 +234,15 @@ def test_kto(chat_folder, tokenizer, models, pairs, tmp_path, weights):
         ratios = [
             now.sequence["ref_logp"][0] - then.sequence["ref_logp"][0]
             for now, then in zip(
-                with_reference(others, ours), with_reference(others, load_model(chat_folder)), strict=True
+                with_reference(others, ours, ROW_TOKENS),
+                with_reference(others, load_model(chat_folder), ROW_TOKENS),
+                strict=True,
             )
         ]
     kl = max(0.0, float(np.mean(ratios)))
     ready = [
         Record(one.index, one.chains, one.sequence, {"label": float(row["label"]), "kl": kl})
-        for one, row in zip(with_reference(records, load_model(chat_folder)), rows, strict=True)
+        for one, row in zip(with_reference(records, load_model(chat_folder), ROW_TOKENS), rows, strict=True)
     ]
     expected = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
     found, metrics = numbers(Kto(BETA, **weights), ours, ready)

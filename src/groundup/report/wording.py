@@ -35,7 +35,7 @@ METRICS = {
     "nll_loss": Metric("Loss on chosen answers", -1),
     "log_odds_ratio": Metric("Log sigmoid of the log odds", 1),
     "log_odds_chosen": Metric("Log odds of the chosen answer", 1),
-    "kl": Metric("Distance from the reference (KL), nats an answer"),
+    "kl": Metric("KL to the reference"),
     "accuracy": Metric("Pairs scored right", 1, "percent"),
     "margin": Metric("Reward margin", 1),
     "mean_reward": Metric("Mean reward"),

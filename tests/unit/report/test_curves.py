@@ -32,5 +32,5 @@ def test_a_long_noisy_curve_gets_its_running_mean():
 
 
 def test_a_metric_that_nobody_foresaw_is_drawn_too():
-    plots = draw_curves(stage([{"step": n, "kl": n, "eval_kl": n} for n in (1, 2)]))
-    assert [(plot.key, plot.title) for plot in plots] == [("kl", "kl")]
+    plots = draw_curves(stage([{"step": n, "surprise": n, "eval_surprise": n} for n in (1, 2)]))
+    assert [(plot.key, plot.title) for plot in plots] == [("surprise", "surprise")]
