@@ -32,7 +32,7 @@ from groundup.objective import PREFERENCE_LOSSES, Kto, Orpo, SimPo, means
 from groundup.stages.preference import mismatched
 from groundup.tokenizer import load_tokenizer
 
-MOST_CHARS = 70
+MOST_CHARS = 40
 ROW_TOKENS = 190
 WITH_REFERENCE = {
     "sigmoid": {},
