@@ -12,7 +12,17 @@ import click
 from groundup import __version__, console, data_verbs, fetch_verb, shell
 from groundup.errors import UserError
 from groundup.look_verbs import compare, report
-from groundup.stage_verbs import dpo, evaluate, merge, pretrain, recipe_options, reward, run_in_folder, sft
+from groundup.stage_verbs import (
+    Verb,
+    dpo,
+    evaluate,
+    merge,
+    pretrain,
+    recipe_options,
+    reward,
+    run_in_folder,
+    sft,
+)
 
 if TYPE_CHECKING:
     from groundup.config import Recipe

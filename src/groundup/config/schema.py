@@ -6,7 +6,7 @@ documentation show, so it is written once, here.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,

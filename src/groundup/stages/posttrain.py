@@ -24,7 +24,6 @@ from groundup.stages.training import (
     choose_compute,
     choose_layout,
     make_plan,
-    row_tokens_for,
     run_training,
     say_plan,
 )
@@ -62,7 +61,7 @@ def run(context: Context) -> dict[str, Any]:
             model,
             held_out_now(),
             material.objective,
-            row_tokens=row_tokens_for(plan, plan.layout, heldout),
+            row_tokens=plan.row_tokens,
             layout=plan.layout,
             device=plan.device,
             title="Evaluating",

@@ -81,7 +81,7 @@ def compared(
     def rows(layout: str) -> Iterator[Batch]:
         # The very rows of the first epoch: so the first step's margins are exactly zero.
         yield from laid_out(context, plain, plan, layout, range(steps))
-        yield from packed_rows(heldout, row_tokens_for(plan, layout, heldout), layout)
+        yield from packed_rows(heldout, plan.row_tokens, layout)
         if kto is not None:
             yield from kto.mismatched_rows(layout)
 
@@ -150,7 +150,7 @@ class Kto:
         others = replace(self.material, records=lambda ids: self._numbered([self.train[i] for i in ids]))
         yield from laid_out(self.context, others, self.plan, layout, range(self.plan.total_steps))
         heldout = self._numbered(self.heldout)
-        yield from packed_rows(heldout, row_tokens_for(self.plan, layout, heldout), layout)
+        yield from packed_rows(heldout, self.plan.row_tokens, layout)
 
     def with_kl(self, records: Sequence[Record]) -> list[Record]:
         """The records with `kl`, by the model as it is now: without gradient, over all of them, never below zero."""

@@ -31,6 +31,8 @@ from groundup.tokenizer.chat import BadConversation, Rendered, render, render_pa
 
 Item = Conversation | Pair
 RowKind = Literal["conversations", "pairs", "labelled"]
+PAIR_KINDS = ("reward", "dpo")
+"""Kinds of stages that read pairs; of dpo, all losses but kto."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def row_kind(settings: StageSettings) -> RowKind:
     """What the rows of a stage are."""
     if getattr(settings, "loss", None) == "kto":
         return "labelled"
-    return "pairs" if settings.kind in ("dpo", "reward") else "conversations"
+    return "pairs" if settings.kind in PAIR_KINDS else "conversations"
 
 
 def read_items(data: DataSettings, ledger: Ledger, kind: RowKind) -> list[Item]:
