@@ -21,6 +21,7 @@ from groundup.hub.listing import NOTES, Listing, RemoteFile
 from groundup.hub.retry import Unfinished
 
 BLOCK_BYTES = 1 << 20
+MISSING = "missing"
 TELL_BYTES = 2_000_000_000  # a checksum of more takes seconds that people wonder about
 
 
@@ -72,16 +73,18 @@ def flaw(place: Place) -> str:
     """What is wrong with the file, "" if nothing is. A checksum is computed once; its stamp counts then."""
     try:
         status = place.pointer.stat()
-    except OSError:
-        return "missing"
-    if place.file.checksum and status.st_size != place.file.size_bytes:
-        return f"{status.st_size:,} bytes instead of {place.file.size_bytes:,}"
-    if not place.file.checksum or _stamped(place):
-        return ""
-    if place.file.size_bytes > TELL_BYTES:
-        console.say(f"Checking {place.file.name} of {place.listing.name} in the cache.")
-    if not _matches(place.pointer, place.file.checksum, _mark(place.pointer)):
-        return "its content is not what its checksum says"
+        if place.file.checksum and status.st_size != place.file.size_bytes:
+            return f"{status.st_size:,} bytes instead of {place.file.size_bytes:,}"
+        if not place.file.checksum or _stamped(place):
+            return ""
+        if place.file.size_bytes > TELL_BYTES:
+            console.say(f"Checking {place.file.name} of {place.listing.name} in the cache.")
+        if not _matches(place.pointer, place.file.checksum, _mark(place.pointer)):
+            return "its content is not what its checksum says"
+    except FileNotFoundError:  # also where another process takes a damaged one away meanwhile
+        return MISSING
+    except OSError as error:
+        return error.strerror or str(error)
     stamp(place)
     return ""
 
@@ -144,6 +147,10 @@ def bring(place: Place, endpoint: Endpoint, stop: Event, gained: Callable[[int],
         folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(place)
     try:
+        if not (problem := flaw(place)):  # another process was faster
+            return
+        if problem != MISSING:
+            clear(place)
         if place.blob.is_file() and checksum_of(place.blob, place.file.checksum) != place.file.checksum:
             place.blob.unlink()
         if not place.blob.is_file():

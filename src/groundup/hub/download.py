@@ -120,13 +120,9 @@ def bring(plan: Plan) -> Path:
     """Do what the plan says, or what is left of it by now. Raises UserError."""
     plan = _plan_in(plan.cache, plan.wanted, plan.listing, plan.files)
     if plan.missing:
-        for place in plan.missing:
-            if place.pointer.exists():
-                flaw = plan.flaws[place.file.name]
-                console.warn(
-                    f"{place.file.name} of {plan.wanted.name} is damaged in the cache ({flaw}): fetched again"
-                )
-                blobs.clear(place)
+        for name, flaw in plan.flaws.items():
+            if flaw != blobs.MISSING:
+                console.warn(f"{name} of {plan.wanted.name} is damaged in the cache ({flaw}): fetched again")
         try:
             fetch(plan.wanted.name, plan.missing, plan.listing.endpoints)
         except OSError as error:
