@@ -1,7 +1,11 @@
 """A hub that stalls, cuts, lies and refuses for a while, and comes back."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,11 @@ FILE = "resolve/.*/model.safetensors"
 def model(hub):
     hub.add_model("org/tiny", MODEL)
     return hub
+
+
+def environment():
+    """Of a process of its own, with this very package."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def fetched_whole():
@@ -194,6 +203,25 @@ def test_two_processes_download_a_file_once(model, online):
     assert len(set(results)) == 1
     fetched_whole()
     assert model.fetched.count("model.safetensors") == 2  # the cut one, and its rest
+
+
+def test_three_processes_fill_and_mend_one_cache(model, tmp_path):
+    """Each ends with the whole model, whatever the others do, and each file comes once."""
+    code = "from groundup.hub import resolve_model; print(resolve_model('org/tiny').path)"
+    for number in range(2):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(3)
+        ]
+        folders = {process.communicate()[0].strip().splitlines()[-1] for process in started}
+        assert [process.returncode for process in started] == [0, 0, 0]
+        (folder,) = map(Path, folders)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == MODEL
+        assert model.fetched.count("model.safetensors") == number + 1
+        blob = (folder / "model.safetensors").resolve()
+        blob.write_bytes(b"x" * len(WEIGHTS))
 
 
 def test_a_lock_that_somebody_holds_and_does_nothing(model, tmp_path):
