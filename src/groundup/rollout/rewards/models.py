@@ -9,13 +9,18 @@ from groundup.config.rewards import RewardSettings
 from groundup.config.schema import ChatSettings
 from groundup.data.types import Message
 from groundup.errors import UserError
+from groundup.hub import ModelSource
+from groundup.hub.runs import only_scores
+from groundup.infer.load import base_of, plain_folder, tokenizer_folder
 from groundup.infer.origin import chat_settings, run_of
 from groundup.model.classifier import Classifier, open_classifier
+from groundup.model.reward import classifier_from_adapter
 from groundup.rollout.rewards.child import Asked
 from groundup.rollout.rewards.process import Judged
 from groundup.rollout.rewards.shipped import text_of
 from groundup.store import Run
-from groundup.tokenizer.chat import BadConversation, render
+from groundup.tokenizer import load_tokenizer
+from groundup.tokenizer.chat import BadConversation, render_whole
 
 POSITIVE = ("positive", "pos")
 
@@ -26,13 +31,7 @@ class ModelReward:
     def __init__(self, settings: RewardSettings, run: Run | None, device: str) -> None:
         self.settings = settings
         source = hub.resolve_model(settings.model or "", run)
-        if source.kind != "folder":
-            raise UserError(
-                f"{source.name} is no classifier's folder",
-                why=f"it is an {source.kind}",
-                fix="merge it first",
-            )
-        self.classifier = open_classifier(source.path, device)
+        self.classifier = _opened(source, run, device)
         self.chat = chat_settings(run_of(source.path))
         self.column = _column(self.classifier, settings)
 
@@ -79,13 +78,30 @@ class ModelReward:
         if isinstance(prompt, str):
             return list(tokenizer(_joined(prompt, completion), verbose=False)["input_ids"])
         messages = [Message(each["role"], each.get("content") or "") for each in [*prompt, *completion]]
-        return [int(token) for token in render(tokenizer, messages, self._chat()).token]
+        return [int(token) for token in render_whole(tokenizer, messages, self._chat()).token]
 
     def _chat(self) -> ChatSettings:
         """The template that the reward model was trained with is in its folder."""
         if getattr(self.classifier.tokenizer, "chat_template", None):
             return self.chat.model_copy(update={"chat_template": None})
         return self.chat
+
+
+def _opened(source: ModelSource, run: Run | None, device: str) -> Classifier:
+    """A classifier's folder, or a reward model's adapter on the language model that it was trained on."""
+    if source.kind == "folder":
+        return open_classifier(source.path, device)
+    if source.kind != "adapter" or not only_scores(source.path):
+        raise UserError(
+            f"{source.name} is no classifier's folder",
+            why=f"it is an {source.kind}",
+            fix="name a classifier or a reward model",
+        )
+    base, _ = base_of(source)
+    folder = plain_folder(base, run)
+    tokenizer = load_tokenizer(tokenizer_folder([source.path, folder]))
+    model = classifier_from_adapter(folder, source.path, tokenizer.pad_token_id)
+    return Classifier(model.to(device), tokenizer, [model.config.id2label[0]])
 
 
 def _joined(prompt: Any, completion: Any) -> str:

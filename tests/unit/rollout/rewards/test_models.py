@@ -18,8 +18,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
+from groundup.export import merge_adapter
+from groundup.model import attach_lora, attach_score, load_model, save_adapter
 from groundup.model.classifier import open_classifier
+from groundup.model.reward import score_tokens
+from groundup.tokenizer import load_tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<eos>", "good", "bad", "film", "a", "very"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} <eos>{% endfor %}"
@@ -103,6 +108,48 @@ def test_a_reward_model_reads_prompt_and_answer_through_its_template(load, tmp_p
     texts = ["a film good", "a film very bad"]
     expected = classifier.logits([classifier.tokenizer(text)["input_ids"] for text in texts])[:, 0]
     assert plain.each["model"] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_reward_stages_adapter_scores_as_its_merged_model(load, tmp_path: Path):
+    """Nothing has to be merged before a policy is trained for it; the whole conversation is read."""
+    base = load_model(write_lm(tmp_path / "base"))
+    attach_lora(base, LoraSettings(r=2), seed=1)
+    attach_score(base, seed=2)
+    with torch.no_grad():
+        for parameter in base.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    save_adapter(base, tmp_path / "adapter", str(tmp_path / "base"), reward=True)
+    tokenizer = load_tokenizer(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    merge_adapter(tmp_path / "adapter", tmp_path / "base", tmp_path / "merged")
+    prompt = [{"role": "user", "content": "a film"}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("good", "very bad")]
+    found = []
+    for name in ("adapter", "merged"):
+        rewards = load({"function": "model", "model": str(tmp_path / name)})
+        found.append(rewards.score([prompt] * 2, answers, {}).each["model"])
+    assert found[0] == pytest.approx(found[1], abs=1e-5) and found[0][0] != pytest.approx(
+        found[0][1], abs=1e-3
+    )
+    text = "user a film <eos>assistant good <eos> very"
+    assert found[0][0] == pytest.approx(
+        score_tokens(base, torch.tensor(tokenizer(text)["input_ids"])), abs=1e-5
+    )
+
+
+def write_lm(folder: Path) -> Path:
+    """A language model whose template writes something behind the last turn."""
+    write(folder, "llama", template=TEMPLATE + " very", pad_token_id=0)
+    options = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    options |= {"intermediate_size": 32, "max_position_embeddings": 24, "initializer_range": 0.5}
+    LlamaForCausalLM(
+        LlamaConfig(**options, pad_token_id=0, bos_token_id=None, eos_token_id=4)
+    ).save_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.pad_token = "[PAD]"
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_other_labels_are_listed(load, tmp_path: Path):
