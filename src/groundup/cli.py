@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from groundup import __version__, console, data_verbs, fetch_verb, shell
+from groundup import __version__, console, data_verbs, fetch_verb, policy_verbs, shell
 from groundup.errors import UserError
 from groundup.look_verbs import compare, report
 from groundup.stage_verbs import (
@@ -44,7 +44,20 @@ def cli() -> None:
     """
 
 
-for verb in (pretrain, sft, reward, dpo, merge, evaluate, data_verbs.data, fetch_verb.fetch, compare, report):
+for verb in (
+    pretrain,
+    sft,
+    reward,
+    dpo,
+    policy_verbs.grpo,
+    policy_verbs.ppo,
+    merge,
+    evaluate,
+    data_verbs.data,
+    fetch_verb.fetch,
+    compare,
+    report,
+):
     cli.add_command(verb)
 
 

@@ -16,7 +16,7 @@ from groundup.errors import UserError
 
 SECTIONS = {
     "Start here": ("run", "recipes", "init", "fetch", "doctor", "plan"),
-    "One stage, without a recipe": ("pretrain", "sft", "reward", "dpo", "merge", "eval"),
+    "One stage, without a recipe": ("pretrain", "sft", "reward", "dpo", "grpo", "ppo", "merge", "eval"),
     "Look and use": ("data", "compare", "report", "chat"),
 }
 STORAGE_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))

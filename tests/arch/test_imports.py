@@ -16,7 +16,7 @@ ONLY_IN = {
     "torch.distributed": {"engine"},
     "huggingface_hub": {"hub", "stages"},  # stages: doctor looks at the cache
     "matplotlib": {"report"},
-    "click": {"cli", "data_verbs", "fetch_verb", "look_verbs", "shell", "stage_verbs"},
+    "click": {"cli", "data_verbs", "fetch_verb", "look_verbs", "policy_verbs", "shell", "stage_verbs"},
     "rich": {"console"},
 }
 # Of use to tests, never to the software

@@ -52,8 +52,6 @@ NAMES: dict[str, tuple[str, str]] = {
     "max_seq_length": ("max_length", _CUT),
     "max_seq_len": ("max_length", _CUT),
     "cutoff_len": ("max_length", _CUT),
-    "max_prompt_length": ("max_length", _CUT),
-    "max_completion_length": ("max_length", _CUT),
     "max_target_length": ("max_length", _CUT),
     "num_epochs": ("num_train_epochs", ""),
     "epochs": ("num_train_epochs", ""),
@@ -94,7 +92,6 @@ NAMES: dict[str, tuple[str, str]] = {
     # nanochat
     "depth": ("architecture.num_hidden_layers", ""),
     "total_batch_size": ("batch_tokens", ""),
-    "num_iterations": ("max_steps", ""),
     "matrix_lr": ("learning_rate", "one for muon's matrices and AdamW's vectors"),
     "embedding_lr": ("learning_rate", "one for muon's matrices and AdamW's vectors"),
 }

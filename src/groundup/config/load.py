@@ -6,7 +6,7 @@ import copy
 import glob
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -129,6 +129,8 @@ def _build(
         for key in DATA_KEYS:
             if isinstance(stage.get(key), str | list):
                 stage[key] = {"path": stage[key]}
+        if "rewards" in stage:
+            stage["rewards"] = _reward_list(stage["rewards"])
     forms.choose(raw, form, kinds, source)
     for text in given_overrides:
         source.overrides[settings.apply(raw, text, kinds)] = f"--set {text}"
@@ -143,6 +145,15 @@ def _build(
     if found or recipe is None:
         raise problems.fail(found, source)
     return recipe
+
+
+def _reward_list(rewards: Any) -> Any:
+    """One reward may stand for a list of one, and a function's name for its settings."""
+    if isinstance(rewards, str | dict):
+        rewards = [rewards]
+    if not isinstance(rewards, list):
+        return rewards
+    return [{"function": reward} if isinstance(reward, str) else reward for reward in rewards]
 
 
 def _name_kinds(raw: dict[str, Any]) -> list[Problem]:
@@ -193,9 +204,24 @@ def _find_paths(raw: dict[str, Any], folder: FilePath) -> None:
                     data["path"] = _found(paths, folder)
                 elif isinstance(paths, list):
                     data["path"] = [_found(path, folder) if isinstance(path, str) else path for path in paths]
+        rewards = stage.get("rewards")
+        for reward in rewards if isinstance(rewards, list) else []:
+            _find_reward_paths(reward, names, folder)
     chat = raw.get("chat")
     if isinstance(chat, dict) and isinstance(chat.get("chat_template"), str):
         chat["chat_template"] = _found(chat["chat_template"], folder)
+
+
+def _find_reward_paths(reward: Any, stages: Collection[str], folder: FilePath) -> None:
+    """FILE.py:NAME, and the model or schema of a shipped reward."""
+    if not isinstance(reward, dict):
+        return
+    file, colon, name = str(reward.get("function", "")).rpartition(":")
+    if colon and file.endswith(".py"):
+        reward["function"] = f"{_found(file, folder)}:{name}"
+    for key in ("model", "schema"):
+        if isinstance(reward.get(key), str) and reward[key] not in stages:
+            reward[key] = _found(reward[key], folder)
 
 
 def _found(text: str, folder: FilePath) -> str:

@@ -23,7 +23,7 @@ def apply(raw: dict[str, Any], text: str, kinds: Mapping[str, str]) -> Path:
         raise UserError(
             f"--set {text}: not of the form name=value.", fix="For example --set sft.learning_rate=1e-5"
         )
-    return put(raw, key, _value(value_text, text), kinds, f"--set {key}")
+    return put(raw, key, value_of(value_text, f"--set {text}"), kinds, f"--set {key}")
 
 
 def put(raw: dict[str, Any], key: str, value: Any, kinds: Mapping[str, str], said: str) -> Path:
@@ -98,13 +98,17 @@ def _fix(path: Path, kinds: Mapping[str, str]) -> str:
     return f"Did you mean `{meant}`?" if meant else f"Stages are: {', '.join(kinds)}."
 
 
-def _value(value: str, text: str) -> Any:
+def value_of(value: str, option: str) -> Any:
+    """A value as YAML reads it, and text where YAML would take its first character for something else.
+
+    option: how it was given, for the error.
+    """
     if value.startswith(tuple(SPECIAL)):
         return value
     try:
         return YAML(typ="safe", pure=True).load(value)
     except (YAMLError, ValueError) as error:
         raise UserError(
-            f"--set {text}: the value is not YAML.",
+            f"{option}: the value is not YAML.",
             fix="Put it in two kinds of quotes: --set 'name=\"value\"'",
         ) from error

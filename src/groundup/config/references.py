@@ -10,7 +10,7 @@ from groundup.config import words
 from groundup.config.problems import Problem
 
 KEYS = ("from", "tokenizer", "model", "reference")  # settings that may name another stage
-MODELS = ("pretrain", "sft", "dpo", "merge")
+MODELS = ("pretrain", "sft", "dpo", "grpo", "ppo", "merge")
 ACCEPTED = {
     ("tokenizer", "from"): ("clean",),
     ("shards", "from"): ("clean",),
@@ -21,7 +21,9 @@ ACCEPTED = {
     ("reward", "from"): MODELS,
     ("dpo", "from"): MODELS,
     ("dpo", "reference"): MODELS,
-    ("merge", "from"): ("sft", "dpo", "reward"),
+    ("grpo", "from"): MODELS,
+    ("ppo", "from"): MODELS,
+    ("merge", "from"): ("sft", "dpo", "grpo", "ppo", "reward"),
     ("eval", "from"): MODELS,
 }
 MAKES = {

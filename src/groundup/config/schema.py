@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from groundup.config.data import ChatSettings, DataSettings, EvalDataSettings, Layout, StageSettings
+from groundup.config.policy import GrpoSettings, PpoSettings
 from groundup.config.posttrain import PostTrainSettings, SftSettings
 from groundup.config.preference import DpoSettings, RewardSettings
 from groundup.config.training import ArchitectureSettings, Fraction, LoraSettings, Settings, TrainSettings
@@ -29,11 +30,13 @@ __all__ = [
     "DpoSettings",
     "EvalDataSettings",
     "EvalSettings",
+    "GrpoSettings",
     "Layout",
     "LoraSettings",
     "MergeSettings",
     "NearDuplicateSettings",
     "PostTrainSettings",
+    "PpoSettings",
     "PretrainSettings",
     "Recipe",
     "RewardSettings",
@@ -213,6 +216,8 @@ AnyStage = Annotated[
     | SftSettings
     | RewardSettings
     | DpoSettings
+    | GrpoSettings
+    | PpoSettings
     | MergeSettings
     | EvalSettings,
     Field(discriminator="kind"),
@@ -225,6 +230,8 @@ STAGE_KINDS: dict[str, type[StageSettings]] = {
     "sft": SftSettings,
     "reward": RewardSettings,
     "dpo": DpoSettings,
+    "grpo": GrpoSettings,
+    "ppo": PpoSettings,
     "merge": MergeSettings,
     "eval": EvalSettings,
 }

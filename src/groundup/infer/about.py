@@ -12,6 +12,8 @@ KINDS = {
     "sft": "fine-tuned on conversations",
     "reward": "a reward model",
     "dpo": "aligned with preferences",
+    "grpo": "trained by rewards on its own answers (GRPO)",
+    "ppo": "trained by rewards on its own answers (PPO)",
     "merge": "its adapter merged into the base model",
 }
 ENOUGH_TOKENS_PER_PARAMETER = 20  # compute-optimal training, arXiv 2203.15556

@@ -154,9 +154,9 @@ class Grpo:
         clipped = ratio.clamp(1 - self.epsilon, 1 + self.epsilon_high)
         loss = -(torch.minimum(ratio * advantage, clipped * advantage) * weight).sum()
         if self.beta and self.kl_in == "loss":
-            # The estimate beside this token's own ratio: also where the loss takes the answer as one action.
-            kl_N = kl_estimate(logp_N, batch.token["ref_logp"], "k3")
-            loss = loss + self.beta * (log_ratio_N.exp() * kl_N * batch.weight_N).sum()
+            # Each token's estimate beside its own ratio, also where the loss takes the answer as one action.
+            kl_N = log_ratio_N.exp() * kl_estimate(logp_N, batch.token["ref_logp"], "k3")
+            loss = loss + self.beta * (kl_N * batch.weight_N).sum()
         return loss, self._measured(loss, ratio, advantage, kl_N, stats, batch)
 
     def _measured(

@@ -106,7 +106,13 @@ def _moved(record: RunRecord) -> list[Moved]:
             )  # null: not finite
         ]
     found = []
-    for kind, name in (("sft", "loss"), ("reward", "accuracy"), ("dpo", "rewards/margins")):
+    for kind, name in (
+        ("sft", "loss"),
+        ("reward", "accuracy"),
+        ("dpo", "rewards/margins"),
+        ("grpo", "reward"),
+        ("ppo", "reward"),
+    ):
         for stage in record.finished(kind):
             before, after = (stage.held_out(moment).get(name) for moment in ("before", "after"))
             if before is not None and after is not None:

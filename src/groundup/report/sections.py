@@ -18,6 +18,8 @@ TITLES = {
     "sft": "Supervised fine-tuning",
     "reward": "Reward model",
     "dpo": "Preference optimisation",
+    "grpo": "Reinforcement by groups of answers (GRPO)",
+    "ppo": "Reinforcement with a value function (PPO)",
     "merge": "Merge",
     "eval": "Evaluation",
 }
@@ -36,6 +38,8 @@ class Section:
     samples_title: str
     samples_open: bool
     """A base model's texts stand nowhere else; answers stand side by side in the evaluation, once there is one."""
+    completions: list[tables.Generation]
+    """What a policy answered while it was trained, with its rewards."""
     dropped: list[dict[str, str]]
     plan: list[tuple[str, str]]
     settings: list[tuple[str, str]]
@@ -55,6 +59,7 @@ def section(stage: StageRecord, evaluated: bool) -> Section:
         samples=tables.samples_of(stage),
         samples_title="How it goes on with a text" if from_text else "Answers before and after",
         samples_open=from_text or not evaluated,
+        completions=tables.completions_of(stage.result.get("completions") or []),
         dropped=stage.result.get("dropped") or [],
         plan=pairs(stage.result.get("plan") or {}),
         settings=pairs({key: item for key, item in stage.settings.items() if key != "kind"}),

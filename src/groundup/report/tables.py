@@ -153,6 +153,18 @@ def samples_of(stage: StageRecord) -> list[Generation]:
     return generations
 
 
+def completions_of(lines: list[dict[str, Any]]) -> list[Generation]:
+    """What a policy answered while it was trained: by prompt, each answer with its step and reward."""
+    found: dict[tuple[int, str], list[Answer]] = {}
+    for line in lines:
+        reward = "unknown" if line["reward"] is None else wording.digits(line["reward"])
+        end = "" if line["finished"] else ", cut off"
+        found.setdefault((line["step"], line["prompt"]), []).append(
+            Answer(f"step {line['step']}, reward {reward}{end}", line["completion"])
+        )
+    return [Generation(prompt, answers) for (_, prompt), answers in found.items()]
+
+
 def side_by_side(generations: list[dict[str, Any]]) -> list[Generation]:
     """An evaluation's prompts, each with the reference and every model's answer; equal answers stand once."""
     found = []

@@ -10,6 +10,9 @@ from groundup.report.headline import Tile, summary, tiles
 from groundup.report.reading import RunRecord
 from groundup.report.sections import Section, pairs, section
 
+TUNED = ("sft", "dpo", "grpo", "ppo", "merge")
+"""Kinds of stages that make a model out of another."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -55,12 +58,12 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
     """What a person would do next: (what for, the line to type)."""
     root = shlex.quote(record.root)
     commands = []
-    if record.finished("pretrain", "sft", "dpo", "merge"):
+    if record.finished("pretrain", *TUNED):
         commands.append(("Chat with the result", f"groundup chat {root}"))
     commands += [
         (f"Let the base model {stage.name} go on with your text", f"groundup chat {root}/{stage.name}")
         for stage in record.finished("pretrain")
-        if record.finished("sft", "dpo", "merge")
+        if record.finished(*TUNED)
     ]
     unfinished = not all(stage.finished for stage in record.stages)
     commands.append(("Explore the curves", f"tensorboard --logdir {root}"))

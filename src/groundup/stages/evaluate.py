@@ -83,7 +83,7 @@ def chain_of(context: Context, origin: Context | None) -> list[Compared]:
         return [Compared(Path(last).name or last, last)]
     stages = origin.recipe.stages
     chain = [*stages_before(origin.recipe, origin.name), origin.name]
-    names = [name for name in chain if stages[name].kind in ("sft", "dpo", "merge")]
+    names = [name for name in chain if stages[name].kind in ("sft", "dpo", "grpo", "ppo", "merge")]
     if not names:
         return [Compared(origin.name, last)]
     base: str = replace(origin, name=names[0]).settings.from_

@@ -18,6 +18,8 @@ MODULE_BY_KIND = {
     "sft": "posttrain",
     "reward": "reward",
     "dpo": "posttrain",
+    "grpo": "policy",
+    "ppo": "policy",
     "merge": "merge",
     "eval": "evaluate",
 }

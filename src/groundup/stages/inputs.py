@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from groundup.config.policy import PolicySettings
 from groundup.config.schema import (
     ChatSettings,
     CleanSettings,
@@ -21,10 +22,12 @@ from groundup.config.schema import (
 from groundup.data import Ledger, data_paths, holds_pairs, read_documents
 from groundup.data.decontaminate import evaluation_files, read_contamination
 from groundup.data.language import check_languages
+from groundup.data.prompts import read_prompts
 from groundup.errors import UserError
 from groundup.hub import resolve_model, resolve_tokenizer
 from groundup.infer.load import base_of
 from groundup.model import check_answers
+from groundup.rollout.rewards import check_rewards
 from groundup.stages.context import Context
 from groundup.stages.origin import origin_of
 from groundup.stages.rows import read_items, row_kind
@@ -49,10 +52,10 @@ _NOT_HASHED: dict[str, Any] = {
 }
 """Settings that do not change the result by themselves."""
 
-_DRAWS = ("pretrain", "sft", "reward", "dpo")
+_DRAWS = ("pretrain", "sft", "reward", "dpo", "grpo", "ppo")
 """Kinds of stages that draw random numbers: only they depend on the seed, and a clean stage that mixes."""
 
-_CHATS = ("sft", "reward", "dpo", "eval")
+_CHATS = ("sft", "reward", "dpo", "grpo", "ppo", "eval")
 """Kinds of stages that render conversations."""
 
 
@@ -67,6 +70,8 @@ def references(settings: Any) -> list[str]:
         names.append(settings.model)
     if isinstance(settings, DpoSettings):
         names.append(settings.reference)
+    if isinstance(settings, PolicySettings):
+        names += [reward.model for reward in settings.rewards]
     return [name for name in names if name]
 
 
@@ -108,6 +113,8 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
             template_text(settings.chat_template)
         for data in data_of(settings):
             _read_first_rows(data, settings)
+        if isinstance(settings, PolicySettings):
+            check_rewards(settings.rewards)
         if isinstance(settings, CleanSettings):
             check_languages(settings.language, f"stages.{name}.language")
             read_contamination(settings.decontaminate)
@@ -144,6 +151,8 @@ def _read_first_rows(data: DataSettings, settings: Any) -> None:
     if settings.kind == "clean":
         for _ in read_documents(few, ledger):
             pass
+    elif isinstance(settings, PolicySettings):
+        read_prompts(few, ledger)
     elif settings.kind == "eval" and holds_pairs(few):
         read_items(few, ledger, "pairs")
     else:
@@ -168,6 +177,9 @@ def stage_fingerprint(context: Context) -> str:
         if isinstance(value := getattr(settings, key, None), DataSettings)
     }
     draws = settings.kind in _DRAWS
+    if isinstance(settings, PolicySettings):
+        written = [reward.file.expanduser() for reward in settings.rewards if reward.file is not None]
+        data["rewards"] = hash_inputs(written)
     if isinstance(settings, CleanSettings):
         data["mix"] = [hash_inputs(data_paths(source)) for source in settings.mix]
         data["decontaminate"] = [hash_inputs(evaluation_files(name)) for name in settings.decontaminate]

@@ -83,7 +83,7 @@ def _try_stage(context: Context) -> UserError | None:
 
 def _use_model(context: Context) -> None:
     """Read back, ask and merge the model that the stage made, if it made one."""
-    if context.settings.kind not in ("pretrain", "sft", "reward", "dpo"):
+    if context.settings.kind not in ("pretrain", "sft", "reward", "dpo", "grpo", "ppo"):
         return
     if context.settings.kind != "reward":
         loaded = load_for_inference(context.name, context.run)
