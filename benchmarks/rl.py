@@ -4,8 +4,8 @@
 
 Each side runs in a process of its own, one after the other, on prompts of GSM8K from the folder that GROUNDUP_DATA
 names (or --data). Every answer has exactly --new-tokens tokens on either side, so that both do the same work. The first
-two steps of each process warm up and are not counted. Groundup is measured before and after its peers, TRL at its defaults
-and with the best of some settings, searched on this machine. The last line of standard output is one JSON object.
+two steps of each process warm up and are not counted. Groundup is measured before and after its peers, TRL at its
+defaults and with the best of some settings, searched on this machine. The last line of output is one JSON object.
 """
 
 from __future__ import annotations

@@ -59,6 +59,17 @@ def test_without_data_it_says_so(own_environment):
     assert "Skipped: GROUNDUP_DATA" in script("--only", "dpo-hh", environment=own_environment).stdout
 
 
+def test_reinforcement_without_data_says_so(own_environment):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT.with_name("rl.py"))],
+        env=own_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0 and "Skipped: GROUNDUP_DATA" in done.stdout
+
+
 def test_a_wrong_model_is_told_at_once(own_environment, data):
     line = [sys.executable, SCRIPT, "--only", "dpo-hh", "--model", "/no/such/model", "--data", data]
     done = subprocess.run(list(map(str, line)), env=own_environment, capture_output=True, text=True)
