@@ -44,10 +44,11 @@ def test_branches_from_two_terminals(chain_text, pairs_file, write, groundup, st
     assert not list(run.root.glob(".tmp-*"))
 
 
-def test_a_stage_runs_once_at_a_time(chain, groundup, tmp_path):
+def test_a_stage_runs_once_at_a_time(copy_of_chain, groundup):
     """The lock names who holds it; the other branch does not mind."""
+    chain = copy_of_chain
     run = Run.open(chain.root, create=False)
     with run.stage("dpo").lock():
         line = ["run", chain.recipe, "--out", chain.root]
-        groundup(*line, "--only", "dpo", cwd=chain.folder).refused("dpo is already running", "--out")
-        assert groundup(*line, "--only", "sft", cwd=chain.folder).code == 0
+        groundup(*line, "--only", "dpo").refused("dpo is already running", "--out")
+        assert groundup(*line, "--only", "sft").code == 0

@@ -25,7 +25,7 @@ def launch(*line, cwd):
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param([*TORCHRUN, "1"], id="torchrun"),
+        pytest.param([*TORCHRUN, "1"], id="torchrun", marks=pytest.mark.slow),
         pytest.param([*ACCELERATE, "1"], id="accelerate", marks=pytest.mark.slow),
     ],
 )

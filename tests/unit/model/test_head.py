@@ -111,7 +111,7 @@ def test_gradcheck(function, rule):
     head, hidden_ND, target_N = make(function == "_TrainedHead", **rule)
     apply = getattr(head_module, function).apply
     assert torch.autograd.gradcheck(
-        lambda h, w, b: apply(h, w, b, target_N, head.rule, True),
+        lambda h, w, b: apply(h, w, b, target_N, head.rule, True, False),
         (hidden_ND, head.weight, head.bias),
         atol=1e-8,
     )
