@@ -77,7 +77,7 @@ PANELS = (
     Panel(
         "kl",
         "KL from the reference",
-        (Line("kl", "a token", BLUE), Line("objective/kl", "an answer", ORANGE)),
+        (Line("kl", "a token (KTO: an answer)", BLUE), Line("objective/kl", "an answer", ORANGE)),
     ),
     Panel("entropy", "Entropy", (Line("entropy", "", BLUE), Line("policy/entropy_avg", "", BLUE))),
     Panel("length", "Tokens of an answer", _train_and_held_out("completions/mean_length")),
