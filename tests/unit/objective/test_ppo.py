@@ -170,3 +170,27 @@ def test_the_kl_coefficient_follows_its_target(target, direction):
     assert means([again.metrics])["objective/kl_coef"] == pytest.approx(done.carry["kl_coef"])
     fixed, _ = prepared(Ppo(TOGETHER, kl_coef=0.1))
     assert fixed.carry["kl_coef"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("narrow", "metric"),
+    [({"cliprange": 0.01}, "policy/clipfrac_avg"), ({"cliprange_value": 0.01}, "val/clipfrac_avg")],
+    ids=str,
+)
+def test_narrower_ranges_clip_more(narrow, metric):
+    """Each range moves its own share of clipped tokens, and the loss never becomes smaller by it."""
+
+    def at(**settings):
+        objective = Ppo(TOGETHER, vf_coef=0.3, **settings)
+        done, _ = prepared(objective)
+        row = done.rows[0]
+        stats = Stats(logp_N=column(row, LOGP), entropy_N=torch.zeros(sum(LENGTHS)), value_N=column(row, NOW))
+        loss, metrics = objective.loss(stats, row)
+        return float(loss), means([metrics])
+
+    (wide_loss, wide), (narrow_loss, close) = (
+        at(cliprange=5.0, cliprange_value=5.0),
+        at(**{"cliprange": 5.0, "cliprange_value": 5.0} | narrow),
+    )
+    assert wide[metric] == 0 and close[metric] > 0
+    assert narrow_loss > wide_loss
