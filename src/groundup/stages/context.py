@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from groundup.config.schema import Recipe
 from groundup.errors import UserError
@@ -14,6 +14,8 @@ REHEARSAL_STEPS = 2
 REHEARSAL_ITEMS = 2
 REHEARSAL_TOKENS = 8
 REHEARSAL_DOCUMENTS = 200
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Context:
     @property
     def stage(self) -> Stage:
         return self.run.stage(self.name)
+
+    def few(self, items: list[Item]) -> list[Item]:
+        """All of them, or the first ones in a rehearsal."""
+        return items[:REHEARSAL_ITEMS] if self.rehearse else items
 
     def input_stage(self, name: str, kind: str) -> Stage:
         """The finished stage `name` of this run, which must be of `kind`."""

@@ -17,7 +17,7 @@ from groundup.eval.answers import answer_prompts
 from groundup.infer import Loaded, load_for_inference
 from groundup.infer.origin import planned_dtype
 from groundup.objective import LanguageModeling, Preference
-from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
+from groundup.stages.context import REHEARSAL_TOKENS, Context
 from groundup.stages.inputs import stages_before
 from groundup.stages.origin import origin_of
 from groundup.stages.rows import Item, Prompt, Renderer, asked, prompt_of, read_items, row_kind
@@ -150,9 +150,7 @@ def measure(
     longest_tokens = min(context.settings.max_length, loaded.context_tokens)
     metrics: dict[str, float] = {}
     for rendered, objective in ((conversations, LanguageModeling()), (pairs, Preference())):
-        if context.rehearse:
-            rendered = rendered[:REHEARSAL_ITEMS]
-        records = [Record(index, chains) for index, (_, chains) in enumerate(rendered)]
+        records = context.few([Record(index, chains) for index, (_, chains) in enumerate(rendered)])
         if records:
             metrics |= evaluate_records(
                 loaded.model,
@@ -170,5 +168,4 @@ def choose_prompts(context: Context, items: list[Item]) -> list[Prompt]:
     """The recipe's own, then some spread over the held-out rows: neighbours in a file often ask alike."""
     count = min(context.settings.sample_count, len(items))
     heldout = [prompt_of(items[i * len(items) // count]) for i in range(count)]
-    prompts = [*asked(context.settings.sample_prompts), *heldout]
-    return prompts[:REHEARSAL_ITEMS] if context.rehearse else prompts
+    return context.few([*asked(context.settings.sample_prompts), *heldout])

@@ -12,45 +12,41 @@ import torch
 from groundup import console
 from groundup.config.policy import GrpoSettings, PpoSettings
 from groundup.errors import UserError
-from groundup.infer.load import check_vocabulary
-from groundup.model import LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM, read_config
+from groundup.model import LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM
 from groundup.objective import Grpo, Ppo
 from groundup.rollout.answers import Answer, Decoding, Question, draw_answers, score_answers
 from groundup.rollout.measure import known_mean
 from groundup.rollout.reference import Reference, make_reference
 from groundup.rollout.rewards import Rewards, load_rewards
 from groundup.rollout.source import Rollouts, Shape
-from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
-from groundup.stages.models import ModelFolders, find_model
+from groundup.stages.context import REHEARSAL_TOKENS, Context
+from groundup.stages.models import ModelFolders
+from groundup.stages.opening import find_start, open_model
 from groundup.stages.questions import Questions, read_questions
 from groundup.stages.rollouts import CompletionLog, RolloutWork
-from groundup.stages.training import Compute, choose_compute, choose_layout, make_plan, say_plan, train_on
-from groundup.stages.weights import base_model, save_result, starting_model, with_template
+from groundup.stages.training import Compute, make_plan, say_plan, train_on
+from groundup.stages.weights import base_model, save_result, starting_model
 from groundup.store.files import read_jsonl, write_text
-from groundup.tokenizer import Tokenizer, load_tokenizer
+from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import stop_tokens
 
 
 def run(context: Context) -> dict[str, Any]:
     """Train `final/` from rewards: an adapter in PEFT's layout, or a whole model with `lora: false`."""
     settings = context.settings
-    source = find_model(context, settings.from_)
-    tokenizer = with_template(load_tokenizer(source.tokenizer), context.recipe.chat)
-    config = read_config(source.base)
-    check_vocabulary(tokenizer, config, f"stages.{context.name}.from")
-    check_context(context, config)
+    found = find_start(context)
+    tokenizer = found.tokenizer
+    check_context(context, found.config)
     with load_rewards(settings.rewards, context.run, context.machine.device) as rewards:
         questions = read_questions(context, tokenizer)
-        compute = choose_compute(context, config)
-        base = base_model(context, source, compute)
-        exact = choose_layout(context, base, settings.max_prompt_length + settings.max_completion_length)
-        policy = starting_model(context, base, source, compute)
+        opened = open_model(context, found, settings.max_prompt_length + settings.max_completion_length)
+        policy, compute = opened.model, opened.compute
         policy.temperature = settings.temperature
-        reference = reference_of(context, policy, source, compute)
-        shape = shape_of(context, exact.layout, compute.device)
+        reference = reference_of(context, policy, found.folders, compute)
+        shape = shape_of(context, opened.exact.layout, compute.device)
         rollouts = rollouts_of(context, policy, tokenizer, questions, rewards, reference, shape)
-        result = train(context, compute, rollouts, exact.reason, questions)
-        save_result(context, policy, source, tokenizer)
+        result = train(context, compute, rollouts, opened.exact.reason, questions)
+        save_result(context, policy, found.folders, tokenizer)
     return {"kind": settings.kind, "rows": questions.ledger, **result}
 
 
@@ -216,8 +212,7 @@ class Exam:
 
     @property
     def asked(self) -> list[Question]:
-        count = REHEARSAL_ITEMS if self.context.rehearse else self.context.settings.num_eval_prompts
-        return self.heldout[:count]
+        return self.context.few(self.heldout[: self.context.settings.num_eval_prompts])
 
     def take(self) -> dict[str, float]:
         """Rewards and lengths, named `eval_…` as TRL names them; answers go to `samples.jsonl`."""

@@ -8,67 +8,45 @@ import numpy as np
 
 from groundup.batch import Record, Stream, segment_tokens
 from groundup.config.schema import DpoSettings
-from groundup.eval import evaluate_records
 from groundup.eval.answers import answer_prompts
-from groundup.infer.load import check_vocabulary
-from groundup.model import read_config
 from groundup.objective import LanguageModeling, Objective
-from groundup.stages.context import REHEARSAL_ITEMS, Context
-from groundup.stages.models import find_model
+from groundup.stages.context import Context
+from groundup.stages.opening import find_start, open_model
 from groundup.stages.preference import columned, compared, preference_objective, timed_as_trained
 from groundup.stages.reference import choose_reference
 from groundup.stages.rows import read_rows
 from groundup.stages.samples import answer_tokens, answers_before, sampled
-from groundup.stages.training import (
-    Material,
-    choose_compute,
-    choose_layout,
-    make_plan,
-    run_training,
-    say_plan,
-)
-from groundup.stages.weights import base_model, check_lengths, save_result, starting_model, with_template
-from groundup.tokenizer import load_tokenizer
+from groundup.stages.training import Material, evaluate_on, make_plan, run_training, say_plan
+from groundup.stages.weights import check_lengths, save_result
 
 
 def run(context: Context) -> dict[str, Any]:
     """Train `final/` from the stage's rows: an adapter in PEFT's layout, or a whole model with `lora: false`."""
     settings = context.settings
-    source = find_model(context, settings.from_)
-    tokenizer = with_template(load_tokenizer(source.tokenizer), context.recipe.chat)
-    config = read_config(source.base)
-    check_vocabulary(tokenizer, config, f"stages.{context.name}.from")
+    found = find_start(context)
+    tokenizer = found.tokenizer
     compares = isinstance(settings, DpoSettings)
-    reference = choose_reference(context, source, tokenizer) if compares else None
+    reference = choose_reference(context, found.folders, tokenizer) if compares else None
     rows = read_rows(context, tokenizer)
-    check_lengths(context, config, rows)
-    compute = choose_compute(context, config)
-    base = base_model(context, source, compute)
-    exact = choose_layout(context, base, settings.max_length)
-    model = starting_model(context, base, source, compute)
-    material = material_of(context, rows.train, exact.layout)
+    check_lengths(context, found.config, rows)
+    opened = open_model(context, found, settings.max_length)
+    model = opened.model
+    material = material_of(context, rows.train, opened.exact.layout)
     timed = timed_as_trained(settings, model, material) if compares else material
-    plan = make_plan(context, model, compute, timed, exact.reason, reference.said if reference else "")
+    said = reference.said if reference else ""
+    plan = make_plan(context, model, opened.compute, timed, opened.exact.reason, said)
     say_plan(plan, model, material)
     before = answers_before(context, model, tokenizer, rows)
-    train, heldout = rows.train, rows.heldout[:REHEARSAL_ITEMS] if context.rehearse else rows.heldout
+    train, heldout = rows.train, context.few(rows.heldout)
     if compares:
         train, heldout = columned(settings, train), columned(settings, heldout)
     material, held_out_now = compared(context, reference, model, material, plan, train, heldout)
 
     def evaluate() -> dict[str, float]:
-        return evaluate_records(
-            model,
-            held_out_now(),
-            material.objective,
-            row_tokens=plan.row_tokens,
-            layout=plan.layout,
-            device=plan.device,
-            title="Evaluating",
-        )
+        return evaluate_on(model, held_out_now(), material.objective, plan)
 
     result = run_training(context, model, plan, material, evaluate, f"Training {context.name}")
-    save_result(context, model, source, tokenizer)
+    save_result(context, model, found.folders, tokenizer)
     after = answer_prompts(
         model, tokenizer, context.recipe.chat, sampled(context, rows), answer_tokens(context)
     )

@@ -14,7 +14,7 @@ from groundup.batch import Chain, Record, Stream
 from groundup.config.schema import ShardsSettings
 from groundup.data import compression_baselines
 from groundup.errors import UserError
-from groundup.eval import bits_per_byte, evaluate_records
+from groundup.eval import bits_per_byte
 from groundup.eval.answers import continue_texts
 from groundup.infer.load import check_vocabulary
 from groundup.model import (
@@ -28,7 +28,7 @@ from groundup.model import (
     save_model,
 )
 from groundup.objective import LanguageModeling
-from groundup.stages.context import REHEARSAL_ITEMS, Context
+from groundup.stages.context import Context
 from groundup.stages.models import find_model
 from groundup.stages.tokenizer import texts
 from groundup.stages.training import (
@@ -36,6 +36,7 @@ from groundup.stages.training import (
     Material,
     choose_compute,
     choose_layout,
+    evaluate_on,
     make_plan,
     run_training,
     say_plan,
@@ -69,25 +70,16 @@ def run(context: Context) -> dict[str, Any]:
     )
     plan = make_plan(context, model, compute, material, exact.reason)
     say_plan(plan, model, material)
-    count = REHEARSAL_ITEMS if context.rehearse else len(heldout.sizes)
-    held_records = heldout.records(range(min(count, len(heldout.sizes))))
+    held_records = heldout.records(context.few(list(range(len(heldout.sizes)))))
     held_tokens, held_bytes = int(heldout.sizes.sum()), heldout.shards.total_bytes
 
     def evaluate() -> dict[str, float]:
-        metrics = evaluate_records(
-            model,
-            held_records,
-            material.objective,
-            row_tokens=plan.row_tokens,
-            layout=plan.layout,
-            device=plan.device,
-            title="Evaluating",
-        )
+        metrics = evaluate_on(model, held_records, material.objective, plan)
         return {**metrics, "eval_bits_per_byte": bits_per_byte(metrics["eval_loss"], held_tokens, held_bytes)}
 
     result = run_training(context, model, plan, material, evaluate, f"Training {context.name}")
     save_model(model, context.stage.final, tokenizer)
-    prompts = settings.sample_prompts[:REHEARSAL_ITEMS] if context.rehearse else settings.sample_prompts
+    prompts = context.few(settings.sample_prompts)
     written = continue_texts(model, tokenizer, prompts, SAMPLE_TOKENS, context.recipe.seed)
     baselines = heldout_baselines(context)
     console.say(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,15 +16,13 @@ from groundup.data import (
     Ledger,
     Message,
     Pair,
-    content_hash,
     read_conversations,
     read_labelled,
     read_pairs,
-    split_holdout,
 )
 from groundup.errors import UserError
 from groundup.stages.context import Context
-from groundup.store.files import write_text
+from groundup.stages.heldout import check_parts, keep_heldout, read_parts
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import BadConversation, Rendered, render, render_pair, render_whole
 
@@ -63,15 +60,11 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
 
     Raises UserError when too many rows are unusable, nothing is left to train or evaluate on, or all labels are equal.
     """
-    settings, stage = context.settings, context.stage
-    ledger = Ledger(stage.quarantine)
-    kind = row_kind(settings)
-    items = unique(read_items(settings.data, ledger, kind), ledger)
-    if settings.eval_data is None:
-        train_items, heldout_items = split_holdout(items, settings.holdout, key=lambda item: item.key)
-    else:
-        train_items, heldout_items = items, read_items(settings.eval_data, ledger, kind)
-        train_items = without(train_items, heldout_items, ledger)
+    settings = context.settings
+    ledger = Ledger(context.stage.quarantine)
+    train_items, heldout_items = read_parts(
+        settings, lambda data: read_items(data, ledger, row_kind(settings)), as_row, ledger
+    )
     renderer = Renderer(
         tokenizer,
         context.recipe.chat,
@@ -81,19 +74,9 @@ def read_rows(context: Context, tokenizer: Tokenizer) -> Rows:
     )
     train = list(renderer.chains(train_items, ledger))
     heldout = list(renderer.chains(heldout_items, ledger))
-    if not train or not heldout:
-        raise UserError(
-            f"no rows are left to {'evaluate' if train else 'train'} on",
-            where=", ".join(settings.data.path),
-            why=str(ledger),
-            fix="add rows, raise max_length, raise holdout, or give eval_data",
-        )
-    ledger.check(settings.data.max_bad_rows, "raise max_length for long rows, repair or remove the others")
+    check_parts(settings, train, heldout, ledger, "max_length")
     check_labels([item for item, _ in train], settings.data)
-    write_text(stage.data / "heldout.jsonl", "".join(_line(as_row(item)) for item, _ in heldout))
-    for line in ledger.decisions():
-        console.say(f"  {line}")
-    console.say(f"  {ledger}; {len(heldout)} of the kept rows are held out")
+    keep_heldout(context, (as_row(item) for item, _ in heldout), ledger)
     return Rows(
         records_of(train, 0),
         records_of(heldout, len(train)),
@@ -140,29 +123,6 @@ def check_labels(items: Sequence[Item], data: DataSettings) -> None:
             why="kto learns from answers of both kinds, good ones and bad ones",
             fix="add rows with the other label",
         )
-
-
-def unique(items: Sequence[Item], ledger: Ledger) -> list[Item]:
-    """Each row once; a copy is counted as deduplicated."""
-    seen: set[str] = set()
-    kept = []
-    for item in items:
-        key = content_hash(_line(as_row(item)))
-        if key in seen:
-            ledger.deduplicate_kept()
-        else:
-            seen.add(key)
-            kept.append(item)
-    return kept
-
-
-def without(items: Sequence[Item], heldout: Sequence[Item], ledger: Ledger) -> list[Item]:
-    """The items whose prompt is not held out, so that nothing held out is ever trained on."""
-    held = {item.key for item in heldout}
-    kept = [item for item in items if item.key not in held]
-    for _ in range(len(items) - len(kept)):
-        ledger.filter_kept("its prompt is held out")
-    return kept
 
 
 @dataclass(frozen=True)
@@ -247,7 +207,3 @@ def as_row(item: Item) -> dict[str, Any]:
     columns = {name: getattr(item, name, None) for name in ("label", "margin")}
     row |= {name: value for name, value in columns.items() if value is not None}
     return row | ({"tools": list(tools)} if tools else {})
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

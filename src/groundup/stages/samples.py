@@ -6,7 +6,7 @@ import json
 
 from groundup.eval.answers import answer_prompts
 from groundup.model import LanguageModel
-from groundup.stages.context import REHEARSAL_ITEMS, REHEARSAL_TOKENS, Context
+from groundup.stages.context import REHEARSAL_TOKENS, Context
 from groundup.stages.rows import Prompt, Rows, asked
 from groundup.store.files import read_jsonl, write_text
 from groundup.tokenizer import Tokenizer
@@ -26,8 +26,7 @@ def answers_before(context: Context, model: LanguageModel, tokenizer: Tokenizer,
 def sampled(context: Context, rows: Rows) -> list[Prompt]:
     """The prompts that are answered before and after."""
     settings = context.settings
-    prompts = [*asked(settings.sample_prompts), *rows.prompts[: settings.sample_count]]
-    return prompts[:REHEARSAL_ITEMS] if context.rehearse else prompts
+    return context.few([*asked(settings.sample_prompts), *rows.prompts[: settings.sample_count]])
 
 
 def answer_tokens(context: Context) -> int:

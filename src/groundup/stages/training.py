@@ -19,6 +19,7 @@ from groundup.engine import Exactness, Offline, Source, probe, train
 from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
 from groundup.errors import UserError
+from groundup.eval import evaluate_records
 from groundup.machine import choose_dtype, measure_dtypes
 from groundup.machine.estimate import Workload, checkpoint_bytes, planned_memory_bytes
 from groundup.machine.plan import Plan, check_disk, choose_rows
@@ -270,6 +271,21 @@ def say_plan(plan: Plan, model: nn.Module, material: Work) -> None:
     if plan.recompute:
         memory += ", with activations computed again in the backward"
     console.say(f"  {plan.total_steps:,} steps ({plan.total_steps_reason}); {memory}")
+
+
+def evaluate_on(
+    model: LanguageModel, records: Sequence[Record], objective: Objective, plan: Plan
+) -> dict[str, float]:
+    """The objective's metrics on held-out records, in the plan's layout."""
+    return evaluate_records(
+        model,
+        records,
+        objective,
+        row_tokens=plan.row_tokens,
+        layout=plan.layout,
+        device=plan.device,
+        title="Evaluating",
+    )
 
 
 def run_training(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from groundup import console
-from groundup.config.schema import ChatSettings, LoraSettings
+from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
 from groundup.model import (
     LanguageModel,
@@ -21,6 +21,7 @@ from groundup.model import (
     merge_lora,
     save_adapter,
     save_model,
+    save_reward_model,
 )
 from groundup.stages.context import Context
 from groundup.stages.models import ModelFolders
@@ -28,14 +29,6 @@ from groundup.stages.rows import Rows
 from groundup.stages.training import Compute
 from groundup.store.files import publish_folder
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.template import Template
-
-
-def with_template(tokenizer: Tokenizer, chat: ChatSettings) -> Tokenizer:
-    """The tokenizer with the recipe's chat template, so that whoever opens the saved model has it too."""
-    if chat.chat_template:
-        tokenizer.chat_template = Template.of(tokenizer, chat).source
-    return tokenizer
 
 
 def check_lengths(context: Context, config: ModelConfig | StockConfig, rows: Rows) -> None:
@@ -95,14 +88,17 @@ def same_shape(one: LoraSettings, other: LoraSettings) -> bool:
     return (one.r, one.scaling) == (other.r, other.scaling) and (len(targets) < 2 or targets[0] == targets[1])
 
 
-def save_result(context: Context, model: LanguageModel, source: ModelFolders, tokenizer: Tokenizer) -> None:
-    """Write `final/`, whole or not at all."""
+def save_result(
+    context: Context, model: LanguageModel, source: ModelFolders, tokenizer: Tokenizer, reward: bool = False
+) -> None:
+    """Write `final/`, whole or not at all. reward: as a sequence classifier."""
     if not has_lora(model):
-        save_model(model, context.stage.final, tokenizer)
+        save = save_reward_model if reward else save_model
+        save(model, context.stage.final, tokenizer)
         return
 
     def write(folder: Path) -> None:
-        save_adapter(model, folder, source.base_name)
+        save_adapter(model, folder, source.base_name, reward=reward)
         tokenizer.save_pretrained(folder)
 
     publish_folder(context.stage.final, write)
