@@ -23,6 +23,8 @@ ACCEPTED = {
     ("dpo", "reference"): MODELS,
     ("grpo", "from"): MODELS,
     ("ppo", "from"): MODELS,
+    ("grpo", "rewards"): ("reward",),
+    ("ppo", "rewards"): ("reward",),
     ("merge", "from"): ("sft", "dpo", "grpo", "ppo", "reward"),
     ("eval", "from"): MODELS,
 }
@@ -51,6 +53,11 @@ def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[A
             problem = _check_one(("stages", name, key), kind, value, kinds_made if answers else kinds)
             if problem is not None:
                 found.append(problem)
+        for path, reward in _model_rewards(("stages", name, "rewards"), stage.get("rewards")):
+            inputs[name] += [reward["model"]] if reward["model"] in kinds else []
+            problem = None if reward["model"] in broken else _check_reward(path, kind, reward, kinds_made)
+            if problem is not None:
+                found.append(problem)
     circle = _circle(inputs)
     if circle:
         what = f"Stages wait for each other in a circle: {' → '.join(circle)}."
@@ -58,6 +65,26 @@ def check(raw: Mapping[str, Any], kinds: Mapping[str, str], broken: Collection[A
             Problem(("stages", circle[0], "from"), what, "Let one of them start from something else.")
         )
     return found
+
+
+def _model_rewards(path: words.Path, rewards: Any) -> list[tuple[words.Path, dict[str, Any]]]:
+    """Rewards that name a model, and where they do."""
+    given = enumerate(rewards) if isinstance(rewards, list) else []
+    return [
+        ((*path, place, "model"), reward)
+        for place, reward in given
+        if isinstance(reward, dict) and isinstance(reward.get("model"), str)
+    ]
+
+
+def _check_reward(
+    path: words.Path, kind: str, reward: Mapping[str, Any], kinds: Mapping[str, str]
+) -> Problem | None:
+    value = reward["model"]
+    if reward.get("function") == "sentiment" and kinds.get(value) == "reward":
+        what = f"Stage {path[1]}: `model: {value}` makes a reward model, which has no classes."
+        return Problem(path, what, "Use function: model, or name a classifier.")
+    return _check_one(path, kind, value, kinds)
 
 
 def _kinds_made(raw: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, str]:
@@ -76,13 +103,13 @@ def _check_one(path: words.Path, kind: str, value: str, kinds: Mapping[str, str]
     if value in kinds:
         if kinds[value] in accepted:
             return None
-        what = f"Stage {path[1]}: `{path[2]}: {value}` makes {MAKES.get(kinds[value], 'a model')}."
+        what = f"Stage {path[1]}: `{path[-1]}: {value}` makes {MAKES.get(kinds[value], 'a model')}."
         takes = sorted(stage for stage, other in kinds.items() if other in accepted and stage != path[1])
         hint = f" Here that is: {', '.join(takes)}." if takes else ""
         return Problem(path, what, f"Name a stage of kind {' or '.join(accepted)}.{hint}")
     meant = words.nearest(value, (name for name in kinds if name != path[1]), cutoff=0.8)
     hint = f"Did you mean `{meant}`?" if meant else ""
-    if not set(accepted) & set(MODELS):  # nothing but a stage can be meant
+    if not set(accepted) & {*MODELS, "reward"}:  # nothing but a stage can be meant
         other = f"Name a stage of kind {' or '.join(accepted)}."
         return Problem(path, f"Stage {path[1]}: there is no stage `{value}`.", hint or other)
     if meant is None or any(mark in value for mark in "/\\:") or FilePath(value).exists():

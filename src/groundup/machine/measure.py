@@ -58,15 +58,20 @@ def has_bfloat16() -> bool:
         return True
 
 
+def _figures(rate: float) -> str:
+    """A machine with much else to do gets a small one, of small matrices."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def choose_dtype(measured: dict[str, float]) -> tuple[str, str]:
     """The dtype to compute in, and a sentence for people that says why."""
     plain, short = measured["float32"], measured["bfloat16"]
     if not short:
         return (
             "float32",
-            f"this processor has no instructions for bfloat16 (float32: {plain:,.0f} GFLOP/s, measured)",
+            f"this processor has no instructions for bfloat16 (float32: {_figures(plain)} GFLOP/s, measured)",
         )
-    numbers = f"({short:,.0f} against {plain:,.0f} GFLOP/s, measured)"
+    numbers = f"({_figures(short)} against {_figures(plain)} GFLOP/s, measured)"
     if short >= WORTHWHILE * plain:
         return (
             "bfloat16",

@@ -27,7 +27,7 @@ class Machine:
     platform: str
     python: str
     cpu_name: str
-    cores: int  # physical cores
+    cores: int  # physical cores, or as many as OMP_NUM_THREADS says where that is fewer
     threads: int  # hardware threads
     memory_bytes: int
     available_bytes: int
@@ -50,7 +50,7 @@ def probe() -> Machine:
         platform=platform.platform(),
         python=platform.python_version(),
         cpu_name=cpu_name(),
-        cores=min(threads, psutil.cpu_count(logical=False) or threads),
+        cores=min(threads, psutil.cpu_count(logical=False) or threads, wanted_threads() or threads),
         threads=threads,
         memory_bytes=min(memory.total, limit_bytes or memory.total),
         available_bytes=min(
@@ -67,6 +67,15 @@ def usable_threads(root: Path = Path("/")) -> int:
     threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = _cgroup_cpu_quota(root)
     return max(1, min(threads, math.ceil(quota))) if quota else threads
+
+
+def wanted_threads() -> int:
+    """What OMP_NUM_THREADS says, as every program with OpenMP takes it; 0: nothing.
+
+    On a machine that others use too, threads that wait for one another's core are many times slower than one.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def cpu_name(root: Path = Path("/")) -> str:

@@ -78,21 +78,39 @@ class Classifier:
         return logits_NC.sigmoid() if several or len(self.labels) == 1 else logits_NC.softmax(-1)
 
 
+def class_names(folder: Path | str) -> list[str]:
+    """What a classifier's configuration calls its outputs, in order; `LABEL_0` is transformers' for one without a name.
+
+    Raises UserError where the folder holds no classifier, or its classes cannot be told.
+    """
+    config = files.read_json(Path(folder) / "config.json")
+    named = " ".join(config.get("architectures") or ["nothing"])
+    if "SequenceClassification" not in named:
+        raise UserError(
+            f"{folder} holds no classifier",
+            why=f"config.json says {named}, not a model for sequence classification",
+            fix="name a classifier's folder, or train a reward model",
+        )
+    given = config.get("id2label") or {
+        str(number): f"LABEL_{number}" for number in range(config.get("num_labels") or 2)
+    }
+    if set(given) != {str(number) for number in range(len(given))}:
+        raise UserError(
+            "the classifier's classes cannot be told",
+            where=str(Path(folder) / "config.json"),
+            why=f"id2label numbers them {', '.join(given)}",
+            fix="number them from 0, in the order of the model's outputs",
+        )
+    return [str(given[str(number)]) for number in range(len(given))]
+
+
 def open_classifier(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     """In float32. Raises UserError where the folder holds no classifier with a trained head."""
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     folder = Path(folder)
-    raw = files.read_json(folder / "config.json")
-    named = " ".join(raw.get("architectures") or ["nothing"])
-    problem = UserError(
-        f"{folder} holds no classifier",
-        why=f"config.json says {named}, not a model for sequence classification",
-        fix="name a classifier's folder, or train a reward model",
-    )
-    if "SequenceClassification" not in named:
-        raise problem
+    labels = class_names(folder)
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -115,7 +133,6 @@ def open_classifier(folder: Path | str, device: torch.device | str = "cpu") -> C
             why=f"missing: {', '.join(sorted(report['missing_keys'])[:3])}",
             fix="copy or download the folder again",
         )
-    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     return Classifier(model.eval().to(device), load_tokenizer(folder), labels)
 
 

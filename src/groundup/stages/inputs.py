@@ -28,6 +28,7 @@ from groundup.hub import resolve_model, resolve_tokenizer
 from groundup.infer.load import base_of
 from groundup.model import check_answers
 from groundup.rollout.rewards import check_rewards
+from groundup.rollout.rewards.models import check_model_reward
 from groundup.stages.context import Context
 from groundup.stages.origin import origin_of
 from groundup.stages.rows import read_items, row_kind
@@ -115,6 +116,10 @@ def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
             _read_first_rows(data, settings)
         if isinstance(settings, PolicySettings):
             check_rewards(settings.rewards)
+            for reward in settings.rewards:
+                if reward.model is not None and reward.model not in recipe.stages:
+                    with located(f"stages.{name}.rewards"):
+                        check_model_reward(reward, resolve_model(reward.model))
         if isinstance(settings, CleanSettings):
             check_languages(settings.language, f"stages.{name}.language")
             read_contamination(settings.decontaminate)

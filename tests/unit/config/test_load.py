@@ -176,6 +176,33 @@ def test_a_stage_of_the_wrong_kind_cannot_feed_another(tmp_path):
     assert "a stage of kind shards. Here that is: shards." in said
 
 
+@pytest.mark.parametrize(
+    ("reward", "told"),
+    [
+        (
+            "{function: model, model: sft}",
+            "`model: sft` makes a model. where: my.yaml:4 fix: Name a stage of kind reward. Here that is: judge.",
+        ),
+        (
+            "{function: model, model: sfft}",
+            "there is no stage or folder `sfft`. where: my.yaml:4 fix: Did you mean `sft`?",
+        ),
+        ("{function: sentiment, model: judge}", "has no classes. where: my.yaml:4 fix: Use function: model"),
+        ("{function: model, model: grpo}", "in a circle: grpo"),
+        ("{function: model, model: judge}", ""),
+        ("{function: sentiment, model: org/name}", ""),
+    ],
+)
+def test_what_a_stage_may_be_rewarded_by(tmp_path, reward, told):
+    text = "stages:\n  sft: {from: base, data: x}\n  judge: {kind: reward, from: sft, data: y}\n"
+    text += f"  grpo: {{from: sft, data: z, rewards: [{reward}]}}\n"
+    if told:
+        said = " ".join(failure(tmp_path, text).split())
+        assert told in said and "my.yaml:4" in said, said
+    else:
+        assert load_recipe(write(tmp_path, text)).stages["grpo"].rewards[0].model in ("judge", "org/name")
+
+
 def test_a_later_stage_a_folder_or_a_hub_name_may_be_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sftt").mkdir()

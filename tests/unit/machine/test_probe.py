@@ -22,6 +22,14 @@ def test_probe_stays_within_this_machine():
     assert machine.device == ("cuda" if machine.gpus else "cpu")
 
 
+@pytest.mark.parametrize(("said", "most"), [("1", 1), ("1,4", 1), ("1000", 1000), ("", 1000), ("many", 1000)])
+def test_threads_follow_what_openmp_is_told(monkeypatch, said, most):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = probe().cores
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert probe().cores == min(cores, most)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
 def test_threads_follow_the_cpu_affinity(tmp_path):
     before = os.sched_getaffinity(0)

@@ -1,5 +1,6 @@
 """Which stages run again: those whose settings or inputs have changed in a way that matters."""
 
+import json
 import shutil
 
 import pytest
@@ -209,6 +210,21 @@ def test_checking_names_the_stage(context, stages):
         check_inputs(recipe, ["sft"])
     assert error.value.where == "stage sft"
     check_inputs(recipe, ["clean", "dpo"])
+
+
+def test_a_classifiers_classes_are_checked_before_anything_is_trained(context, stages, write, model):
+    judge = model.with_name("judge")
+    shutil.copytree(model, judge)
+    reward = {"function": "sentiment", "model": str(judge)}
+    rows = write("prompts.jsonl", [ROW])
+    stages |= {"grpo": {"from": "sft", "data": rows, "eval_data": rows, "rewards": [reward]}}
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}}
+    (judge / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="no class that is called positive") as error:
+        check_inputs(context(stages, "grpo").recipe, ["sft", "grpo"])
+    assert error.value.where == "stages.grpo.rewards" and "bad, good" in error.value.why
+    reward["label"] = "good"
+    check_inputs(context(stages, "grpo").recipe, ["sft", "grpo"])
 
 
 def test_checking_reads_only_the_first_rows(context, stages, write):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from groundup import hub
@@ -13,7 +14,7 @@ from groundup.hub import ModelSource
 from groundup.hub.runs import only_scores
 from groundup.infer.load import base_of, plain_folder, tokenizer_folder
 from groundup.infer.origin import chat_settings, run_of
-from groundup.model.classifier import Classifier, open_classifier
+from groundup.model.classifier import Classifier, class_names, open_classifier
 from groundup.model.reward import classifier_from_adapter
 from groundup.rollout.rewards.child import Asked
 from groundup.rollout.rewards.process import Judged
@@ -23,6 +24,8 @@ from groundup.tokenizer import load_tokenizer
 from groundup.tokenizer.chat import BadConversation, render_whole
 
 POSITIVE = ("positive", "pos")
+ONE_NUMBER = ("LABEL_0",)
+"""What the output of a reward model's adapter is called."""
 
 
 class ModelReward:
@@ -33,7 +36,7 @@ class ModelReward:
         source = hub.resolve_model(settings.model or "", run)
         self.classifier = _opened(source, run, device)
         self.chat = chat_settings(run_of(source.path))
-        self.column = _column(self.classifier, settings)
+        self.column = _column(self.classifier.labels, settings)
 
     def judge(self, asked: Asked) -> Judged:
         texts: list[list[int]] = []
@@ -91,12 +94,7 @@ def _opened(source: ModelSource, run: Run | None, device: str) -> Classifier:
     """A classifier's folder, or a reward model's adapter on the language model that it was trained on."""
     if source.kind == "folder":
         return open_classifier(source.path, device)
-    if source.kind != "adapter" or not only_scores(source.path):
-        raise UserError(
-            f"{source.name} is no classifier's folder",
-            why=f"it is an {source.kind}",
-            fix="name a classifier or a reward model",
-        )
+    _check_kind(source)
     base, _ = base_of(source)
     folder = plain_folder(base, run)
     tokenizer = load_tokenizer(tokenizer_folder([source.path, folder]))
@@ -104,14 +102,30 @@ def _opened(source: ModelSource, run: Run | None, device: str) -> Classifier:
     return Classifier(model.to(device), tokenizer, [model.config.id2label[0]])
 
 
+def check_model_reward(settings: RewardSettings, source: ModelSource) -> None:
+    """What the configuration tells of `model`, before anything is trained or opened. Raises UserError."""
+    _check_kind(source)
+    _column(class_names(source.path) if source.kind == "folder" else ONE_NUMBER, settings)
+
+
+def _check_kind(source: ModelSource) -> None:
+    if source.kind == "folder" or (source.kind == "adapter" and only_scores(source.path)):
+        return
+    kind = "an adapter of a language model" if source.kind == "adapter" else "a GGUF file"
+    raise UserError(
+        f"{source.name} is no classifier's folder",
+        why=f"it is {kind}",
+        fix="name a classifier or a reward model",
+    )
+
+
 def _joined(prompt: Any, completion: Any) -> str:
     between = "" if isinstance(prompt, str) else "\n"
     return text_of(prompt) + between + text_of(completion)
 
 
-def _column(classifier: Classifier, settings: RewardSettings) -> int:
+def _column(labels: Sequence[str], settings: RewardSettings) -> int:
     """Which of the classifier's outputs is the reward. Raises UserError."""
-    labels = classifier.labels
     listed = ", ".join(labels)
     if settings.function == "model":
         if len(labels) == 1:
@@ -132,6 +146,11 @@ def _column(classifier: Classifier, settings: RewardSettings) -> int:
     found = [place for place, label in enumerate(labels) if label.lower() in POSITIVE]
     if len(found) == 1:
         return found[0]
+    if len(labels) == 1:
+        raise UserError(
+            f"{settings.model} has no classes: it gives a text one number, as a reward model does",
+            fix=f"use function: model, or set label: {listed} if that number is to be taken for a probability",
+        )
     raise UserError(
         f"the classifier {settings.model} has no class that is called positive",
         why=f"its classes are {listed}",

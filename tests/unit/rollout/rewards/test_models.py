@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,26 @@ def test_other_labels_are_listed(load, tmp_path: Path):
     with pytest.raises(UserError, match="no reward model: it has 2 classes"):
         load({"function": "model", "model": folder})
     assert load({"function": "sentiment", "model": folder, "label": "2 stars"})
+
+
+def test_a_reward_model_is_no_classifier_unless_its_number_is_named(load, tmp_path: Path):
+    folder = str(write(tmp_path / "model", "llama", num_labels=1))
+    with pytest.raises(UserError, match="one number, as a reward model does") as raised:
+        load({"function": "sentiment", "model": folder})
+    assert "function: model" in raised.value.fix and "label: LABEL_0" in raised.value.fix
+    assert load({"function": "sentiment", "model": folder, "label": "LABEL_0"})
+
+
+def test_classes_without_names_and_with_strange_numbers(load, tmp_path: Path):
+    folder = write(tmp_path / "model", "bert")
+    with pytest.raises(UserError, match="no class that is called positive") as raised:
+        load({"function": "sentiment", "model": str(folder)})
+    assert "LABEL_0, LABEL_1" in raised.value.why
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": {"1": "neg", "2": "pos"}}))
+    with pytest.raises(UserError, match="classes cannot be told") as raised:
+        load({"function": "sentiment", "model": str(folder)})
+    assert "1, 2" in raised.value.why
 
 
 def test_folders_that_are_no_classifiers(load, tmp_path: Path):
