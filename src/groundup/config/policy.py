@@ -27,7 +27,10 @@ class PolicySettings(RowsSettings):
     top_k: int = Field(0, ge=0, description="draw from so many of the likeliest tokens; 0: from all")
     min_p: Fraction = Field(0.0, description="leave out tokens less likely than this share of the likeliest")
     num_eval_prompts: PositiveInt = Field(
-        64, description="held-out prompts that are answered, greedily, to tell the reward before and after"
+        64, description="held-out prompts that are answered to tell the reward before and after"
+    )
+    eval_temperature: NonNegativeFloat = Field(
+        0.0, description="these are answered at it, drawn as in training; 0: greedily"
     )
     sample_count: int = Field(4, ge=0, description="of these, how many are shown with their answers")
     log_completions_steps: int = Field(

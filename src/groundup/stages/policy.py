@@ -14,7 +14,7 @@ from groundup.config.policy import GrpoSettings, PpoSettings
 from groundup.errors import UserError
 from groundup.model import LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM
 from groundup.objective import Grpo, Ppo
-from groundup.rollout.answers import Answer, Decoding, Question, draw_answers, score_answers
+from groundup.rollout.answers import Answer, Decoding, Question, draw_answers, score_answers, seed_of
 from groundup.rollout.measure import known_mean
 from groundup.rollout.reference import Reference, make_reference
 from groundup.rollout.rewards import Rewards, load_rewards
@@ -204,7 +204,7 @@ def decoding_of(context: Context, tokenizer: Tokenizer) -> Decoding:
 
 @dataclass(frozen=True)
 class Exam:
-    """Held-out prompts, one greedy answer each: the reward before and after."""
+    """Held-out prompts, one answer each, greedy or drawn: the reward before and after."""
 
     context: Context
     rollouts: Rollouts
@@ -217,9 +217,11 @@ class Exam:
     def take(self) -> dict[str, float]:
         """Rewards and lengths, named `eval_…` as TRL names them; answers go to `samples.jsonl`."""
         rollouts = self.rollouts
-        greedy = replace(rollouts.decoding, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        decoding = replace(rollouts.decoding, temperature=self.context.settings.eval_temperature)
+        # The same draws each time: what differs is the policy's doing.
+        seed = seed_of(self.context.recipe.seed, "eval")
         with console.progress("Evaluating", total=len(self.asked), unit="prompt") as bar:
-            answers = draw_answers(rollouts.policy, rollouts.tokenizer, self.asked, 1, greedy, seed=0)
+            answers = draw_answers(rollouts.policy, rollouts.tokenizer, self.asked, 1, decoding, seed)
             bar.advance(len(answers))
         judged = score_answers(rollouts.rewards, self.asked, answers)
         self._keep(answers)

@@ -1,11 +1,15 @@
 """Bandits whose best policy is known: every algorithm reaches it, from several seeds."""
 
+import numpy as np
 import pytest
 import torch
 
+from groundup.batch import Chain, Record, pack_step
 from groundup.config.schema import TrainSettings
 from groundup.engine import train
+from groundup.engine.phase import Offline
 from groundup.objective import Grpo, Ppo
+from groundup.objective.pairwise import Dpo
 from groundup.store import Run
 from groundup.store.files import read_jsonl
 
@@ -41,9 +45,13 @@ def settings(**changes):
 
 
 def fit(source, folder, steps, **changes):
+    fit_on(source, source.model, source.objective, folder, steps, **changes)
+
+
+def fit_on(source, model, objective, folder, steps, **changes):
     train(
-        source.model,
-        source.objective,
+        model,
+        objective,
         source,
         total_steps=steps,
         epoch_at=float,
@@ -112,9 +120,48 @@ def test_with_a_kl_penalty_the_policy_becomes_the_one_that_is_known_to_be_best(
     )
     fit(source, tmp_path, 100, learning_rate=1e-2, lr_scheduler_type="linear")
     for prompt in (1, 2):
-        reward = torch.tensor([worth(prompt, [arm]) for arm in range(ARMS)])
-        wanted = (probabilities(start, prompt).log() + reward / 0.3).softmax(-1)
-        assert float((probabilities(policy, prompt) - wanted).abs().max()) < 0.07
+        assert float((probabilities(policy, prompt) - best_policy(start, prompt, 0.3)).abs().max()) < 0.07
+
+
+def best_policy(reference, prompt, beta):
+    """Reference x exp(r / beta), normalised (arXiv 2305.18290, eq. 4)."""
+    reward = torch.tensor([worth(prompt, [arm]) for arm in range(ARMS)])
+    return (probabilities(reference, prompt).log() + reward / beta).softmax(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dpo_finds_the_best_policy_from_pairs_alone(seed, make_policy, tmp_path):
+    """Which of two arms is preferred is drawn, P(a > b) = sigmoid(3 r(a) - 3 r(b)), and no reward is seen."""
+    policy, start = make_policy(seed), make_policy(seed)
+    rows = drawn_pairs(np.random.default_rng(seed), start, steps=32)
+    source = Offline(lambda step: [rows[step % len(rows)]])
+    fit_on(source, policy, Dpo(beta=1.0), tmp_path, 64, lr_scheduler_type="linear")
+    for prompt in (1, 2):
+        found, wanted = probabilities(policy, prompt), best_policy(start, prompt, 1 / 3)
+        assert float((wanted - probabilities(start, prompt)).abs().max()) > 0.3, "there is a way to go"
+        assert float((found - wanted).abs().max()) < 0.07, (prompt, found, wanted)
+
+
+def drawn_pairs(draw, reference, steps, pairs=512):
+    """Pairs of two arms that differ, preferred as Bradley and Terry have it; a row for each step."""
+    logp = {prompt: probabilities(reference, prompt).log().tolist() for prompt in (1, 2)}
+    rows = []
+    for _ in range(steps):
+        first, away, chance = (
+            draw.integers(ARMS, size=pairs),
+            draw.integers(1, ARMS, pairs),
+            draw.random(pairs),
+        )
+        records = []
+        for index in range(pairs):
+            prompt, a, b = 1 + index % 2, int(first[index]), int(first[index] + away[index]) % ARMS
+            if chance[index] > 1 / (1 + np.exp(3 * (worth(prompt, [b]) - worth(prompt, [a])))):
+                a, b = b, a
+            chains = tuple(Chain(np.array([prompt, arm]), np.array([False, True])) for arm in (a, b))
+            records.append(Record(index, chains, {"ref_logp": (logp[prompt][a], logp[prompt][b])}))
+        rows += pack_step(records, pairs)
+    return rows
 
 
 def test_two_runs_from_one_seed_are_the_same_bits(make_policy, make_rollouts, tmp_path):
