@@ -14,6 +14,7 @@ from groundup import console
 @click.option(
     "--data", "files", multiple=True, metavar="F", help="Pairs or questions; otherwise what the run held out."
 )
+@click.option("--config", metavar="NAME", help="Which configuration of a hub's data set.")
 @click.option("--split", metavar="S", help="Which part of a folder or data set.  [default: train]")
 @click.option(
     "--subset", type=click.IntRange(0), default=200, show_default=True, help="The first N rows; 0: all."

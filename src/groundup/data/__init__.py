@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         recognise_first,
     )
     from groundup.data.recognise import Recognised
-    from groundup.data.split import is_held_out, split_holdout
+    from groundup.data.split import is_held_out, split_holdout, split_rows
     from groundup.data.types import Conversation, Document, Message, Origin, Pair, Prompt
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "read_pairs",
     "recognise_first",
     "split_holdout",
+    "split_rows",
 ]
 
 _MODULES = {
@@ -60,7 +61,7 @@ _MODULES = {
         "recognise_first",
     ),
     "recognise": ("Recognised",),
-    "split": ("is_held_out", "split_holdout"),
+    "split": ("is_held_out", "split_holdout", "split_rows"),
     "types": ("Conversation", "Document", "Message", "Origin", "Pair", "Prompt"),
 }
 

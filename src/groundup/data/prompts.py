@@ -14,7 +14,7 @@ from groundup.data.raw import RawRow
 from groundup.data.read import raw_rows
 from groundup.data.recognise import renamed
 from groundup.data.textchat import prompt_turns
-from groundup.data.types import BadRow, Message, Origin, Pair, said
+from groundup.data.types import BadRow, Message, Origin, Pair, opening, said
 from groundup.errors import UserError
 
 COLUMNS = ("prompt", "messages", "conversations", "question", "instruction")
@@ -35,8 +35,12 @@ class Task:
 
     @property
     def key(self) -> str:
-        """What decides the side of a hold-out."""
+        """The prompt: a training row that has a held-out one's is never trained on."""
         return said(self.messages)
+
+    @property
+    def opening(self) -> str:
+        return opening(self.messages) or self.key
 
     @property
     def text(self) -> str:

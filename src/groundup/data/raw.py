@@ -32,6 +32,8 @@ _WIDE = {  # longer marks first: one begins with the other
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_UNMARKED = {b"x000": "UTF-32LE", b"000x": "UTF-32BE", b"x0x0": "UTF-16LE", b"0x0x": "UTF-16BE"}
+"""Which of the first four bytes are zero where no mark stands, for two characters of ASCII (RFC 4627, 3)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 def _check_encoding(path: Path, file: Any) -> None:
     beginning = file.peek(4)[:4]
     name = next((name for mark, name in _WIDE.items() if beginning.startswith(mark)), "")
+    name = name or _UNMARKED.get(bytes(ord("x") if byte else ord("0") for byte in beginning), "")
     if name:
         raise UserError(
             f"The file is {name}, and UTF-8 is needed.",

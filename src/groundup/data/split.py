@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import xxhash
 
 Item = TypeVar("Item")
+
+
+class Asked(Protocol):
+    """A row with a prompt. opening: what the prompt's conversation begins with; rows of one key have one opening."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def opening(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=Asked)
+
+
+def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
+    """Training rows and held-out rows; those that begin with the same question stand on one side.
+
+    A conversation that is cut at several of its turns, as in HH-RLHF, and pairs of one of OpenAssistant's trees would
+    else be asked in the hold-out what they were trained on. What over half of all rows begin with is a form and no
+    question: of these, rows of one prompt stand on one side.
+    """
+    openings = [row.opening for row in rows]
+    form, count = Counter(openings).most_common(1)[0] if openings else ("", 0)
+    common = count > len(rows) / 2
+    pairs = [
+        (row, row.key if common and opening == form else opening) for row, opening in zip(rows, openings)
+    ]
+    train, held_out = split_holdout(pairs, fraction, key=lambda pair: pair[1])
+    return [row for row, _ in train], [row for row, _ in held_out]
 
 
 def is_held_out(key: str, fraction: float) -> bool:

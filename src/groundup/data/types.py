@@ -61,14 +61,15 @@ class Conversation:
 
     @property
     def key(self) -> str:
-        """What decides the side of a hold-out: all that is said before the first learned answer.
-
-        Rows that ask the same thing therefore never stand on both sides.
-        """
+        """The prompt: all that is said before the first learned answer. Rows of one prompt stand on one side."""
         first = next(
             i for i, m in enumerate(self.messages) if m.role == "assistant" and i >= self.scored_from
         )
         return said(self.messages[:first]) or said(self.messages)
+
+    @property
+    def opening(self) -> str:
+        return opening(self.messages) or self.key
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,12 @@ class Pair:
 
     @property
     def key(self) -> str:
-        """What decides the side of a hold-out: the prompt."""
+        """The prompt: a training pair that has a held-out one's is never trained on."""
         return said(self.prompt)
+
+    @property
+    def opening(self) -> str:
+        return opening(self.prompt) or self.key
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ class BadRow(ValueError):
 
 class Unwanted(Exception):
     """Why a whole row is filtered."""
+
+
+def opening(messages: tuple[Message, ...]) -> str:
+    """The question that a conversation begins with: what is said before the first answer; empty without one."""
+    first = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
+    return said(messages[:first])
 
 
 def said(messages: tuple[Message, ...]) -> str:

@@ -37,6 +37,7 @@ class Asked:
     """What models are compared on. `files`: empty for what the run held out."""
 
     files: tuple[str, ...] = ()
+    config: str | None = None
     split: str | None = None
     subset: int = 200
     reference: str | None = None
@@ -89,6 +90,10 @@ def _plain(label: str) -> str:
 
 def _items(names: Sequence[str], what: Asked) -> list[Item]:
     """The pairs or conversations to look at; none where there are only questions of the person's own."""
+    if not what.files and (setting := "--config" if what.config else "--split" if what.split else ""):
+        raise UserError(
+            f"{setting} would do nothing: no --data is named.", fix="name the data set, or take it out"
+        )
     files = list(what.files) or next((found for name in reversed(names) if (found := _held_out(name))), [])
     if not files:
         if what.prompts:
@@ -98,7 +103,9 @@ def _items(names: Sequence[str], what: Asked) -> list[Item]:
             why="no --data is named, and these models come from no stage that held rows out",
             fix='name pairs or questions with --data F, or ask something: --prompt "…"',
         )
-    spec = DataSettings(path=files, split=what.split, subset=what.subset, max_bad_rows=0.999)
+    spec = DataSettings(
+        path=files, config=what.config, split=what.split, subset=what.subset, max_bad_rows=0.999
+    )
     ledger = Ledger()
     items = read_items(spec, ledger, "pairs" if holds_pairs(spec) else "conversations")
     for line in ledger.decisions():

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from groundup import console
 from groundup.config.schema import DataSettings
-from groundup.data import Ledger, content_hash, split_holdout
+from groundup.data import Ledger, content_hash, split_rows
+from groundup.data.split import Asked
 from groundup.errors import UserError
 from groundup.stages.context import Context
 from groundup.store.files import write_text
 
 
-class Keyed(Protocol):
-    """A row; rows with the same prompt have the same key."""
-
-    @property
-    def key(self) -> str: ...
-
-
-Item = TypeVar("Item", bound=Keyed)
+Item = TypeVar("Item", bound=Asked)
 Row = dict[str, Any]
 
 
@@ -31,7 +25,7 @@ def read_parts(
     """(to train on, held out): `eval_data`, or a part of `data`. Each row once; no prompt on both sides."""
     items = unique(read(settings.data), as_row, ledger)
     if settings.eval_data is None:
-        return split_holdout(items, settings.holdout, key=lambda item: item.key)
+        return split_rows(items, settings.holdout)
     heldout = read(settings.eval_data)
     held = {item.key for item in heldout}
     train = [item for item in items if item.key not in held]

@@ -36,7 +36,7 @@ from groundup.store import Stage
 from groundup.store.files import fingerprint, hash_inputs, read_json
 from groundup.tokenizer.template import template_text
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a stage computes something else from the same input, so that older results are not reused."""
 
 FIRST_ROWS = 100

@@ -1,6 +1,7 @@
 """Whatever a file holds: every row is counted once, and nothing but UserError is raised."""
 
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,8 @@ from groundup.config.schema import DataSettings
 from groundup.data import Ledger, clean_text, read_conversations, read_documents, read_pairs
 from groundup.errors import UserError
 
+TIMES = int(os.environ.get("GROUNDUP_GARBAGE_TIMES", "1"))
+"""As many times the everyday number of examples, for a longer look."""
 COLUMNS = [
     "text",
     "messages",
@@ -65,7 +68,7 @@ def rows_in(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, max_size=6), max_bad_rows=st.sampled_from([0.0, 0.5, 0.99]))
 def test_rows_of_garbage(tmp_path, name, lines, max_bad_rows):
     path = tmp_path / f"{name}.jsonl"
@@ -91,7 +94,7 @@ def test_rows_of_garbage(tmp_path, name, lines, max_bad_rows):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".txt", ".jsonl.gz", ".json.gz"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60 * TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=60) | st.text(alphabet='[]{}":,1 \n\\u', max_size=40).map(str.encode))
 def test_files_of_garbage(tmp_path, suffix, data):
     path = tmp_path / f"garbage{suffix}"
