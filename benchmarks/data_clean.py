@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,22 @@ FILTERS = ["gopher_repetition", "gopher", "c4", "fineweb"]
 BATCH = 100
 
 
-def rows(session: Session) -> list[Row]:
-    """Speed and memory beside datatrove, then 1x, 2x, 4x of the input."""
-    sizes = [session.megabytes / 4, session.megabytes / 2, session.megabytes]
-    ours = [
-        session.run(clean_ours, documents=session.documents(mb), processes=session.processes) for mb in sizes
-    ]
-    if bad := [each["error"] for each in ours if "error" in each]:
-        return [failed("clean", "Groundup", "", bad[0], "MB/s")]
+def rows(session: Session) -> Iterator[Row]:
+    """1x, 2x, 4x of the input, then speed and memory beside datatrove."""
+    ours = yield from growth(session, "clean", clean_ours, processes=session.processes)
+    if ours is None:
+        return
     documents, peer = session.documents(), labelled("datatrove")
     settings = f"{', '.join(FILTERS)}, {session.processes} processes"
     theirs = session.run(clean_datatrove, documents=documents, processes=session.processes)
     if "error" in theirs:
-        made = [failed("clean", peer, settings, theirs["error"], "MB/s")]
-    else:
-        size = documents.stat().st_size / 1e6
-        speeds = (size / ours[-1]["seconds"], size / theirs["seconds"])
-        note = f"kept: ours {ours[-1]['kept']:,}, datatrove {theirs['kept']:,}"
-        made = [compared("clean", peer, settings, "MB/s", *speeds, note)]
-        made.append(memory("clean", peer, "", "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"]))
-    return made + growth("clean", sizes, ours)
+        yield failed("clean", peer, settings, theirs["error"], "MB/s")
+        return
+    size = documents.stat().st_size / 1e6
+    speeds = (size / ours["seconds"], size / theirs["seconds"])
+    note = f"kept: ours {ours['kept']:,}, datatrove {theirs['kept']:,}"
+    yield compared("clean", peer, settings, "MB/s", *speeds, note)
+    yield memory("clean", peer, "", "GB, peak", ours["peak_bytes"], theirs["peak_bytes"])
 
 
 def clean_ours(documents: Path, processes: int, folder: Path) -> dict[str, Any]:

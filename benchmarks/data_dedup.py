@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,30 +27,24 @@ SCHEME = "affine32"
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
-def rows(session: Session) -> list[Row]:
-    """Speed and memory beside each peer, then 1x, 2x, 4x of the input."""
-    sizes = [session.megabytes / 4, session.megabytes / 2, session.megabytes]
-    ours = [
-        session.run(dedup_ours, documents=session.documents(mb), processes=session.processes) for mb in sizes
-    ]
-    if any("error" in each for each in ours):
-        return [
-            failed("near-dedup", "Groundup", "", each["error"], "MB/s") for each in ours if "error" in each
-        ]
-    documents, made = session.documents(), []
+def rows(session: Session) -> Iterator[Row]:
+    """1x, 2x, 4x of the input, then speed and memory beside each peer."""
+    ours = yield from growth(session, "near-dedup", dedup_ours, processes=session.processes)
+    if ours is None:
+        return
+    documents = session.documents()
     for name, function in (("datatrove", dedup_datatrove), ("datasketch", dedup_datasketch)):
         settings = f"{BANDS} bands of {BAND_ROWS}, 5-word shingles, {session.processes} processes"
         peer = labelled(name)
         theirs = session.run(function, documents=documents, processes=session.processes)
         if "error" in theirs:
-            made.append(failed("near-dedup", peer, settings, theirs["error"], "MB/s"))
+            yield failed("near-dedup", peer, settings, theirs["error"], "MB/s")
             continue
-        note = f"ours: {quality(ours[-1], documents)}; {name}: {quality(theirs, documents)}"
+        note = f"ours: {quality(ours, documents)}; {name}: {quality(theirs, documents)}"
         size = documents.stat().st_size / 1e6
-        speeds = (size / ours[-1]["seconds"], size / theirs["seconds"])
-        made.append(compared("near-dedup", peer, settings, "MB/s", *speeds, note))
-        made.append(memory("near-dedup", peer, "", "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"]))
-    return made + growth("near-dedup", sizes, ours)
+        speeds = (size / ours["seconds"], size / theirs["seconds"])
+        yield compared("near-dedup", peer, settings, "MB/s", *speeds, note)
+        yield memory("near-dedup", peer, "", "GB, peak", ours["peak_bytes"], theirs["peak_bytes"])
 
 
 def quality(side: dict[str, Any], documents: Path) -> str:

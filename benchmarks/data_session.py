@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from data_material import make_documents
 from measure import progress
-from table import Row, memory
+from table import Row, failed, memory
 
 SAMPLE_SECONDS = 0.05
 
@@ -122,15 +122,26 @@ def compared(
     )
 
 
-def growth(work: str, sizes: list[float], ours: list[dict[str, Any]]) -> list[Row]:
-    """Our speed and memory at each size beside the smallest."""
-    made = []
-    for mb, one in zip(sizes, ours):
-        name = f"{work}, {mb / sizes[0]:g}x: {mb:g} MB"
-        rates = (mb / one["seconds"], sizes[0] / ours[0]["seconds"])
-        made.append(compared(name, "ours at 1x", "", "MB/s", *rates))
-        made.append(memory(name, "ours at 1x", "", "GB, peak", one["peak_bytes"], ours[0]["peak_bytes"]))
-    return made
+def growth(
+    session: Session, work: str, function: Callable[..., dict[str, Any]], **given: Any
+) -> Generator[Row, None, dict[str, Any] | None]:
+    """Ours at a quarter of the input, at half of it and at all: rows beside the smallest, as they are measured.
+
+    Returns what ran on all of it; None after a side that failed, which is the last row.
+    """
+    first: dict[str, Any] = {}
+    for share in (1, 2, 4):
+        mb = session.megabytes * share / 4
+        one = session.run(function, documents=session.documents(mb), **given)
+        if "error" in one:
+            yield failed(work, "Groundup", "", one["error"], "MB/s")
+            return None
+        first = first or one
+        name = f"{work}, {share}x: {mb:g} MB"
+        rates = (mb / one["seconds"], session.megabytes / 4 / first["seconds"])
+        yield compared(name, "ours at 1x", "", "MB/s", *rates)
+        yield memory(name, "ours at 1x", "", "GB, peak", one["peak_bytes"], first["peak_bytes"])
+    return one
 
 
 def labelled(name: str) -> str:

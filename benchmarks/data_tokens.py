@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +22,12 @@ BATCH = 1000
 TOKENIZER = "tokenizer/qwen3/tokenizer.json"
 
 
-def rows(session: Session) -> list[Row]:
-    """Speed and memory beside each peer, then 1x, 2x, 4x of the input."""
-    sizes = [session.megabytes / 4, session.megabytes / 2, session.megabytes]
+def rows(session: Session) -> Iterator[Row]:
+    """1x, 2x, 4x of the input, then speed and memory beside each peer."""
     given = {"tokenizer": session.data / TOKENIZER, "processes": session.processes}
-    ours = [session.run(tokens_ours, documents=session.documents(mb), **given) for mb in sizes]
-    if bad := [each["error"] for each in ours if "error" in each]:
-        return [failed("tokens", "Groundup", "", bad[0], "MB/s")]
-    made = []
+    ours = yield from growth(session, "tokens", tokens_ours, **given)
+    if ours is None:
+        return
     for function, peer, settings in (
         (tokens_alone, labelled("tokenizers"), "encode_batch alone, without reading or writing"),
         (tokens_alone_fast, labelled("tokenizers"), "encode_batch_fast alone, without reading or writing"),
@@ -36,14 +35,11 @@ def rows(session: Session) -> list[Row]:
     ):
         theirs = session.run(function, documents=session.documents(), **given)
         if "error" in theirs:
-            made.append(failed("tokens", peer, settings, theirs["error"], "MB/s"))
+            yield failed("tokens", peer, settings, theirs["error"], "MB/s")
             continue
-        speeds = (sizes[-1] / ours[-1]["seconds"], sizes[-1] / theirs["seconds"])
-        made.append(compared("tokens", peer, settings, "MB/s", *speeds))
-        made.append(
-            memory("tokens", peer, settings, "GB, peak", ours[-1]["peak_bytes"], theirs["peak_bytes"])
-        )
-    return made + growth("tokens", sizes, ours)
+        speeds = (session.megabytes / ours["seconds"], session.megabytes / theirs["seconds"])
+        yield compared("tokens", peer, settings, "MB/s", *speeds)
+        yield memory("tokens", peer, settings, "GB, peak", ours["peak_bytes"], theirs["peak_bytes"])
 
 
 def tokens_ours(documents: Path, tokenizer: Path, processes: int, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,33 @@ def test_an_unknown_work_is_told():
         and "there is no work 'cooking'" in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path):
+    done = script("--out", tmp_path / "absent" / "data.json")
+    assert done.returncode == 2 and "there is no folder" in done.stderr
+
+
+def test_each_row_is_in_the_file_before_the_next_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import data
+    from table import failed
+
+    out, lengths = tmp_path / "data.json", []
+
+    def rows(session):
+        for number in range(3):
+            lengths.append(len(json.loads(out.read_text())["rows"]) if out.exists() else 0)
+            yield failed(f"work {number}", "peer", "", "no")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data.importlib, "import_module", lambda name: SimpleNamespace(rows=rows))
+    (tmp_path / "pretrain").mkdir()
+    line = ["--data", str(tmp_path), "--cache", str(tmp_path), "--out", str(out), "--only", "dedup,clean"]
+    assert data.main(line) == 130
+    assert lengths == [0, 1, 2]
+    works = [row["work"] for row in json.loads(out.read_text())["rows"]]
+    assert works == ["work 0", "work 1", "work 2", "dedup"]
 
 
 @pytest.mark.slow

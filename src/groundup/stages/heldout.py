@@ -14,7 +14,6 @@ from groundup.errors import UserError
 from groundup.stages.context import Context
 from groundup.store.files import write_text
 
-
 Item = TypeVar("Item", bound=Asked)
 Row = dict[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from groundup.config.schema import ChatSettings
 from groundup.data.types import Message, Pair
-from groundup.tokenizer.spans import Span, answer_span, end_of_turn_token
+from groundup.tokenizer.spans import Span, answer_spans, end_of_turn_token
 from groundup.tokenizer.template import BadConversation, Template, special_tokens
 
 __all__ = [
@@ -70,7 +70,7 @@ def render(
     if loss_on == "last":
         answers = answers[-1:]
     text = template.fill(rows)
-    spans = [answer_span(template, rows, index, text) for index in answers]
+    spans = answer_spans(template, rows, answers, text)
     for index, span in zip(answers, spans, strict=True):
         _check_kept(rows[index], text[span.start : span.content_end], last=index == answers[-1])
     _check_tools(template, text)

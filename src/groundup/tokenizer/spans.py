@@ -8,6 +8,7 @@ then stands after the mark is what follows the answer, and its length says where
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from groundup.errors import UserError
@@ -31,7 +32,62 @@ def answer_span(template: Template, rows: list[dict[str, Any]], index: int, text
     before, after = _around_mark(template, rows, index, mark)
     if not text.endswith(after):
         raise _unclear("what follows an answer depends on the answer")
-    content_end = len(text) - len(after)
+    return _span(template, rows, index, text, before, len(text) - len(after), mark)
+
+
+def answer_spans(
+    template: Template, rows: list[dict[str, Any]], indices: Sequence[int], text: str
+) -> list[Span]:
+    """`answer_span` of each of these messages, in order.
+
+    Many answers are marked together, in one rendering. Where the text is what stands around the marks with the very
+    answers between, that says where each one ends; else they are marked one by one.
+    """
+    if len(indices) < 2 or (found := _contents(template, rows, indices, text)) is None:
+        return [answer_span(template, rows, index, text) for index in indices]
+    mark = _unused(text)
+    return [
+        _span(template, rows, index, text, text[:begin], end, mark)
+        for index, (begin, end) in zip(indices, found)
+    ]
+
+
+def _contents(
+    template: Template, rows: list[dict[str, Any]], indices: Sequence[int], text: str
+) -> list[tuple[int, int]] | None:
+    """Where the text has these messages' contents, as they are or trimmed; None where that is not certain."""
+    if any(set(rows[index]) != {"role", "content"} for index in indices):
+        return None
+    mark, marked = _unused(text), list(rows)
+    for index in indices:
+        marked[index] = rows[index] | {"content": f"{mark}{index}X"}
+    try:
+        pieces = re.split(rf"{mark}(\d+)X", template.fill(marked))
+    except BadConversation:
+        return None
+    if pieces[1::2] != [str(index) for index in indices] or not text.startswith(pieces[0]):
+        return None
+    found, place = [], len(pieces[0])
+    for index, after in zip(indices, pieces[2::2], strict=True):
+        said = rows[index]["content"]
+        as_written = (each for each in (said, said.strip()) if text.startswith(each + after, place))
+        if (content := next(as_written, None)) is None:
+            return None
+        found.append((place, place + len(content)))
+        place += len(content) + len(after)
+    return found if place == len(text) else None
+
+
+def _span(
+    template: Template,
+    rows: list[dict[str, Any]],
+    index: int,
+    text: str,
+    before: str,
+    content_end: int,
+    mark: str,
+) -> Span:
+    """before: the text before the answer's content. mark: a word that does not occur in the text."""
     start = _start(template, rows, index, text, before, mark)
     if start > content_end:
         raise _unclear("an answer ends before it begins")
@@ -106,6 +162,8 @@ def _end_of_turn(template: Template, text: str, content_end: int) -> re.Match[st
 
 def _common(first: str, second: str) -> int:
     """How many characters two texts share at their beginning."""
+    if second.startswith(first):
+        return len(first)
     pairs = enumerate(zip(first, second))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 

@@ -1,5 +1,7 @@
 """Which tokens the loss sees, under templates that differ in everything that templates differ in."""
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,8 @@ from groundup.config.schema import ChatSettings
 from groundup.data import Message, Origin, Pair
 from groundup.errors import UserError
 from groundup.tokenizer.chat import BadConversation, _score, render, render_pair, render_prompt, stop_tokens
-from groundup.tokenizer.spans import Span
+from groundup.tokenizer.spans import Span, answer_span, answer_spans
+from groundup.tokenizer.template import Template
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -39,6 +42,7 @@ SPACED = (
     "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 TWO_ENDS = CHATML.replace("'<|im_end|>\n'", "'<|reply|><|end|><|eos|>\n'")
+TEMPLATES = [CHATML, DEFAULT_SYSTEM, THINKING, ALWAYS_PROMPTS, NEVER_PROMPTS, SPACED, TWO_ENDS]
 CHAT = ChatSettings()
 
 
@@ -155,6 +159,33 @@ WORDS = st.lists(
     min_size=1,
     max_size=6,
 ).map("".join)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(TEMPLATES), st.lists(WORDS | st.just("a </think> b"), min_size=4, max_size=8))
+def test_answers_marked_together_are_where_each_one_is_alone(tokenizer, template, contents):
+    tokenizer.chat_template = template
+    filled = Template.of(tokenizer, CHAT)
+    rows = filled.messages(talk(*contents[: len(contents) // 2 * 2]))
+    answers = list(range(1, len(rows), 2))
+    try:
+        text = filled.fill(rows)
+        alone = [answer_span(filled, rows, index, text) for index in answers]
+    except UserError as error:
+        with pytest.raises(type(error), match=re.escape(error.what)):
+            answer_spans(filled, rows, answers, text)
+    else:
+        assert answer_spans(filled, rows, answers, text) == alone
+
+
+def test_many_answers_take_few_renderings(tokenizer, monkeypatch):
+    tokenizer.chat_template = CHATML
+    filled, calls = Template.of(tokenizer, CHAT), []
+    rows = filled.messages(talk(*(f"turn {i}" for i in range(40))))
+    text, fill = filled.fill(rows), Template.fill
+    monkeypatch.setattr(Template, "fill", lambda *given, **more: calls.append(1) or fill(*given, **more))
+    assert len(answer_spans(filled, rows, range(1, 40, 2), text)) == 20
+    assert len(calls) == 21, "one for all of them, and the prompt of each"
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
