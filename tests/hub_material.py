@@ -10,7 +10,12 @@ from pathlib import Path
 import pyarrow
 import torch
 from pyarrow import parquet
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 from groundup.tokenizer import train_bpe
 
@@ -67,6 +72,28 @@ def write_model(folder: Path, kind: str, template: str, special: list[str], eos:
         pad_token_id=tokenizer.pad_token_id,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_classifier(folder: Path) -> Path:
+    """A DistilBERT with random weights whose classes are called as those of lvwerra/distilbert-imdb."""
+    tokenizer = train_bpe(SENTENCES * 4, 380)
+    tokenizer.model_max_length = 512
+    torch.manual_seed(0)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer),
+        dim=32,
+        hidden_dim=48,
+        n_layers=2,
+        n_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
+    DistilBertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -188,6 +215,36 @@ def wikitext(folder: Path) -> Path:
     return folder
 
 
+IMDB_CARD = """---
+dataset_info:
+  config_name: plain_text
+configs:
+- config_name: plain_text
+  data_files:
+  - split: train
+    path: plain_text/train-*
+  - split: test
+    path: plain_text/test-*
+  - split: unsupervised
+    path: plain_text/unsupervised-*
+  default: true
+---
+"""
+
+
+def imdb(folder: Path) -> Path:
+    """Reviews in the order of their labels, so that the first ones are all bad."""
+    for split, label in (("train", 0), ("test", 0), ("unsupervised", -1)):
+        rows = []
+        for number in range(60):
+            asked, good, bad = question(number)
+            text = f"{good} {number} of ten.<br /><br />{bad.strip()} {asked}"
+            rows.append({"text": text, "label": label if number < 30 or label < 0 else 1})
+        write_table(folder / "plain_text" / f"{split}-00000-of-00001.parquet", rows)
+    (folder / "README.md").write_text(IMDB_CARD)
+    return folder
+
+
 def write_material(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Folders of models, and of data sets, by the names under which a hub has them."""
     models = {
@@ -196,6 +253,7 @@ def write_material(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         "Qwen/Qwen3-4B-Base": write_model(
             root / "qwen3", "qwen3", qwen3_template(), CHATML_TOKENS, "<|im_end|>"
         ),
+        "lvwerra/distilbert-imdb": write_classifier(root / "distilbert"),
     }
     data = {
         "Salesforce/wikitext": wikitext(root / "wikitext"),
@@ -204,5 +262,6 @@ def write_material(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         "trl-lib/ultrafeedback_binarized": ultrafeedback_trl(root / "trl"),
         "HuggingFaceH4/ultrafeedback_binarized": ultrafeedback_h4(root / "h4"),
         "tatsu-lab/alpaca": alpaca(root / "alpaca"),
+        "stanfordnlp/imdb": imdb(root / "imdb"),
     }
     return models, data

@@ -27,7 +27,7 @@ BASE = [
     "--set=tokenizer.vocab_size=600",
 ]
 STAGES = {
-    "tinyllama-guanaco-cpu": ("sft", "dpo"),
+    "tinyllama-guanaco-cpu": ("sft", "ppo", "dpo"),
     "qwen2-0.5b-ultrafeedback": ("dpo",),
     "qwen3-4b-4xh100": ("sft", "dpo"),
     "my.yaml": ("sft",),

@@ -176,6 +176,8 @@ def test_a_rehearsal(kind, line, groundup, tmp_path):
         ),
         ("grpo", ["--set=beta=0", "--set=kl_in=reward"], ["kl_in", "beta"]),
         ("ppo", ["--set=num_mini_batches=3"], ["multiple of num_mini_batches"]),
+        ("ppo", ["--set=prompt_tokens=4"], ["max_prompt_length does nothing"]),
+        ("grpo", ["--set=sample_tokens=4"], ["sample_tokens does nothing"]),
         ("ppo", ["--set=kl_coef=0"], ["kl_target", "kl_coef"]),
         ("ppo", ["--set=max_completion_length=200"], ["context of 160", "max_completion_length"]),
         ("grpo", ["--set=max_prompt_length=5"], ["longer than 5 tokens", "max_prompt_length"]),
@@ -221,6 +223,21 @@ def test_a_prompt_that_is_too_long_is_set_aside_and_counted(line, write, groundu
 def test_empty_prompts_are_refused_with_their_line(line, write, groundup):
     file = write("empty.jsonl", [{"prompt": "Say one.", "answer": ""}, {"prompt": " ", "answer": ""}])
     groundup(*line("grpo", data=file)).refused(f"{file}:2", "empty question")
+
+
+def test_texts_are_continued_and_questions_of_ones_own_answered(line, write, groundup, tmp_path):
+    rows = [{"text": f"{i} red and green stones in a river of clouds", "answer": ""} for i in range(16)]
+    fast = [word for word in FAST if "max_prompt_length" not in word]
+    more = ["--set=prompt_tokens=3", "--set=sample_prompts=[Say one., Say two.]", "--set=sample_tokens=4"]
+    words = line("ppo", "--out", "run", *more, data=write("texts.jsonl", rows), fast=fast)
+    said = groundup(*words)
+    assert said.code == 0, said.err
+    stage = stage_of(tmp_path, "ppo")
+    shown = [sample["prompt"] for sample in read_json(stage.result)["samples"]]
+    assert shown[:2] == ["Say one.", "Say two."] and len(shown) == 4
+    prompts = {entry["prompt"] for entry in read_jsonl(stage.completions)} | set(shown[2:])
+    assert all(any(row["text"].startswith(prompt) for row in rows) for prompt in prompts)
+    assert groundup(*words).out.count("already done") == 1
 
 
 def test_no_reward_is_named(model, prompts_file, groundup):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
@@ -14,6 +15,8 @@ from groundup.store.files import read_json, read_jsonl
 CURVES = {"loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"}
 DPO = ["--set=dpo.dtype=float32", "--set=dpo.sample_tokens=8", "--set=eval.sample_tokens=8"]
 FAST = ["--set=sft.dtype=float32", "--set=sft.sample_tokens=8", *DPO]
+PPO = ["--set=ppo.dtype=float32", "--set=ppo.sample_tokens=8", "--set=ppo.max_completion_length=8"]
+BRANCHES = [*FAST, *PPO]
 TINY_SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY_BASE = [
     *(f"--set=pretrain.architecture.{key}={value}" for key, value in TINY_SHAPE.items()),
@@ -23,7 +26,7 @@ TINY_BASE = [
 ]
 OPTIONS = {
     "pretrain-wikitext-0.5b": TINY_BASE,
-    "tinyllama-guanaco-cpu": FAST,
+    "tinyllama-guanaco-cpu": BRANCHES,
     "qwen2-0.5b-ultrafeedback": DPO,
     "qwen3-4b-4xh100": FAST,
 }
@@ -65,8 +68,8 @@ def test_pretraining_on_wikitext(field, loopback_hub, tmp_path):
     assert said.out.startswith("The capital") and "continues the text" in said.err
 
 
-def test_tinyllama_on_guanaco_and_hh(field, tmp_path):
-    field("run", "tinyllama-guanaco-cpu", *FAST)
+def test_tinyllama_on_guanaco_imdb_and_hh(field, loopback_hub, material, tmp_path):
+    field("run", "tinyllama-guanaco-cpu", *BRANCHES)
     run = tmp_path / "runs" / "tinyllama-guanaco-cpu"
     sft, dpo, evaluation = (read_json(run / stage / "result.json") for stage in ("sft", "dpo", "eval"))
     assert (sft["steps"], sft["rows"]["in"], dpo["steps"]) == (5, 16, 2)
@@ -83,8 +86,17 @@ def test_tinyllama_on_guanaco_and_hh(field, tmp_path):
     assert report.count(questions[0]) >= 3, "after each stage, and side by side"
     said = field("chat", run, "--max-new-tokens", "8", typed="What of the sea?\nexit\n")
     assert said.out.strip() and "tinyllama-guanaco-cpu/dpo" in said.err
-    again = field("run", "tinyllama-guanaco-cpu", *FAST)
-    assert again.out.count("already done") == 3
+    ppo = read_json(run / "ppo" / "result.json")
+    assert (ppo["steps"], ppo["rows"]["in"]) == (4, 20)
+    assert questions == [sample["prompt"] for sample in ppo["samples"]][:4]
+    assert {"eval_reward", "eval_rewards/sentiment/mean"} <= ppo["after"].keys()
+    begun = {row["text"] for row in read_jsonl(run / "ppo" / "data" / "heldout.jsonl")}
+    reviews = parquet.read_table(material[1]["stanfordnlp/imdb"] / "plain_text").column("text").to_pylist()
+    assert all(any(review.startswith(text) for review in reviews) for text in begun)
+    reviewed = [path for path in loopback_hub.fetched if path.startswith("plain_text/")]
+    assert reviewed and all(path.startswith("plain_text/train-") for path in reviewed)
+    again = field("run", "tinyllama-guanaco-cpu", *BRANCHES)
+    assert again.out.count("already done") == 4
 
 
 @pytest.mark.slow
@@ -136,4 +148,18 @@ def test_what_is_not_there_is_told_before_anything_trains(field, tmp_path):
     said.refused("TinyLlama/Nothing")
     said = field("run", "pretrain-wikitext-0.5b", "--set", "clean.data.config=wikitext-3", refused=True)
     said.refused("wikitext-3", "wikitext-2-raw-v1")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_reward_that_cannot_judge_is_told_before_anything_trains(field, tmp_path):
+    line = ["run", "tinyllama-guanaco-cpu", "--set"]
+    for model, told in (
+        ("lvwerra/nothing", "lvwerra/nothing"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "holds no classifier"),
+        ("dpo", "makes a model"),
+    ):
+        reward = f"ppo.rewards=[{{function: sentiment, model: {model}}}]"
+        field(*line, reward, refused=True).refused(told)
+    reward = "ppo.rewards=[{function: sentiment, model: lvwerra/distilbert-imdb, label: GOOD}]"
+    field(*line, reward, refused=True).refused("NEGATIVE, POSITIVE")
     assert not (tmp_path / "runs").exists()

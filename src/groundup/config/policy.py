@@ -10,6 +10,8 @@ from groundup.config.posttrain import RowsSettings
 from groundup.config.rewards import RewardSettings
 from groundup.config.training import Fraction
 
+MAX_PROMPT_LENGTH, SAMPLE_TOKENS = 512, 96
+
 
 class PolicySettings(RowsSettings):
     """What the stages share that train a policy on its own answers."""
@@ -17,7 +19,14 @@ class PolicySettings(RowsSettings):
     rewards: list[RewardSettings] = Field(min_length=1, description="reward functions, weighted and summed")
     batch_size: PositiveInt = Field(8, description="prompts of one optimizer step, on all devices together")
     max_prompt_length: PositiveInt = Field(
-        512, description="tokens; longer prompts go to the quarantine file, and count as bad rows"
+        MAX_PROMPT_LENGTH,
+        description="tokens; longer prompts go to the quarantine file, and count as bad rows",
+    )
+    prompt_tokens: int = Field(
+        0,
+        ge=0,
+        description="of rows with `text`: the first so many tokens are the prompt, which answers continue without a "
+        "chat template; 0: rows are questions",
     )
     max_completion_length: PositiveInt = Field(512, description="tokens of an answer at most")
     temperature: PositiveFloat = Field(
@@ -33,11 +42,28 @@ class PolicySettings(RowsSettings):
         0.0, description="these are answered at it, drawn as in training; 0: greedily"
     )
     sample_count: int = Field(4, ge=0, description="of these, how many are shown with their answers")
+    sample_prompts: list[str] = Field(
+        default_factory=list, description="questions of yours that are answered before and after"
+    )
+    sample_tokens: PositiveInt = Field(SAMPLE_TOKENS, description="tokens of an answer to them")
     log_completions_steps: int = Field(
         10, ge=0, description="write some answers to completions.jsonl about every so many steps; 0: never"
     )
     num_completions_to_log: PositiveInt = Field(8, description="how many answers that is")
     learning_rate: PositiveFloat = 1e-5
+
+    @property
+    def longest_prompt_tokens(self) -> int:
+        """With what a tokenizer puts before a text."""
+        return self.prompt_tokens + 1 if self.prompt_tokens else self.max_prompt_length
+
+    @model_validator(mode="after")
+    def _every_length_counts(self) -> PolicySettings:
+        if self.prompt_tokens and self.max_prompt_length != MAX_PROMPT_LENGTH:
+            raise ValueError("max_prompt_length does nothing beside prompt_tokens, which cuts every prompt")
+        if self.sample_tokens != SAMPLE_TOKENS and not self.sample_prompts:
+            raise ValueError("sample_tokens does nothing without sample_prompts")
+        return self
 
 
 class GrpoSettings(PolicySettings):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.config.schema import DataSettings
+from groundup.data.documents import parse_text
 from groundup.data.layouts import BY_NAME, candidates
 from groundup.data.ledger import Ledger
 from groundup.data.messages import check_turns, instruction_messages, parse_messages, string, system_messages
@@ -32,6 +33,8 @@ class Task:
     conversational: bool
     """Whether the row wrote messages, as TRL distinguishes: then reward functions get messages too, else text."""
     origin: Origin
+    continued: bool = False
+    """Whether the prompt is the beginning of a text: no chat template stands around it."""
 
     @property
     def key(self) -> str:
@@ -49,19 +52,26 @@ class Task:
 
     def as_row(self) -> dict[str, Any]:
         """A row that reads back as the same task."""
+        if self.continued:
+            return {**self.columns, "text": self.text}
         prompt: Any = [message.as_dict() for message in self.messages]
         if not self.conversational and [m.role for m in self.messages] == ["user"]:
             prompt = self.text
         return {**self.columns, "prompt": prompt}
 
 
-def read_prompts(spec: DataSettings, ledger: Ledger) -> list[Task]:
-    """All usable prompts in file order, kept. Raises UserError for unusable files, and too many bad rows."""
-    _check(spec)
+def read_prompts(spec: DataSettings, ledger: Ledger, continued: bool = False) -> list[Task]:
+    """All usable prompts in file order, kept. Raises UserError for unusable files, and too many bad rows.
+
+    continued: the rows' column `text` is wanted, for answers to continue its beginning.
+    """
+    if not continued:
+        _check(spec)
+    parse = _text_task if continued else _task
     tasks = []
     for row in raw_rows(spec, ledger):
         try:
-            tasks.append(_task(row, spec))
+            tasks.append(parse(row, spec))
             ledger.keep()
         except BadRow as error:
             ledger.quarantine(row.origin, str(error), row.value)
@@ -84,12 +94,23 @@ def _check(spec: DataSettings) -> None:
         )
 
 
-def _task(row: RawRow, spec: DataSettings) -> Task:
+def _values(row: RawRow, spec: DataSettings) -> dict[str, Any]:
     if row.problem:
         raise BadRow(row.problem)
     if not isinstance(row.value, dict):
         raise BadRow("not a JSON object")
-    values = renamed(row.value, spec.columns)
+    return renamed(row.value, spec.columns)
+
+
+def _text_task(row: RawRow, spec: DataSettings) -> Task:
+    values = _values(row, spec)
+    text = parse_text(values, row.origin).text
+    others = {name: value for name, value in values.items() if name not in TAKEN and name != "text"}
+    return Task((Message("user", text),), others, False, row.origin, continued=True)
+
+
+def _task(row: RawRow, spec: DataSettings) -> Task:
+    values = _values(row, spec)
     messages = tuple(_messages(values, row.origin, spec.layout))
     while messages and messages[-1].role == "assistant":  # the answer that the data gives
         messages = messages[:-1]
@@ -119,7 +140,8 @@ def _messages(values: dict[str, Any], origin: Origin, layout: str | None) -> lis
         return system_messages(values) + prompt_turns(values[column], column)
     pair = next((option for option in candidates(values) if option.kind == "pairs"), None)
     if pair is None:
-        raise BadRow(f"no prompt: none of the columns {', '.join(COLUMNS)}")
+        hint = "; prompt_tokens takes the beginning of a text for one" if "text" in values else ""
+        raise BadRow(f"no prompt: none of the columns {', '.join(COLUMNS)}{hint}")
     parsed = pair.parse(values, origin)
     assert isinstance(parsed, Pair)
     return list(parsed.prompt)

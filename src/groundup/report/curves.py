@@ -117,7 +117,7 @@ def _draw(stage_name: str, panel: Panel, series: dict[Line, Points]) -> Plot:
         "axes.labelcolor": GREY,
     }
     with matplotlib.rc_context(style):
-        labelled = len(panel.lines) > 1
+        labelled = len({line.label for line in panel.lines}) > 1
         figure = Figure(figsize=(4.6, 2.8))
         axes = figure.add_axes(
             (0.14, 0.17, 0.84, 0.66 if labelled else 0.78)

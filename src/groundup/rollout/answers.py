@@ -24,6 +24,11 @@ class Question:
     token: tuple[int, ...]
     task: Task
 
+    @property
+    def key(self) -> str:
+        """What decides the side of a hold-out."""
+        return self.task.key
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -79,10 +84,18 @@ def draw_answers(
             tuple(one.token),
             tuple(one.logp),
             one.finished,
-            tokenizer.decode(one.token, skip_special_tokens=True),
+            answer_text(tokenizer, questions[place // samples], one.token),
         )
-        for one in found
+        for place, one in enumerate(found)
     ]
+
+
+def answer_text(tokenizer: Tokenizer, question: Question, token: Sequence[int]) -> str:
+    """The answer as text. One that continues its prompt begins as the whole text goes on, with a space perhaps."""
+    if not question.task.continued:
+        return str(tokenizer.decode(token, skip_special_tokens=True))
+    whole = tokenizer.decode([*question.token, *token], skip_special_tokens=True)
+    return str(whole[len(question.task.text) :])
 
 
 @dataclass(frozen=True)

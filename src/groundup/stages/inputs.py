@@ -157,7 +157,7 @@ def _read_first_rows(data: DataSettings, settings: Any) -> None:
         for _ in read_documents(few, ledger):
             pass
     elif isinstance(settings, PolicySettings):
-        read_prompts(few, ledger)
+        read_prompts(few, ledger, continued=bool(settings.prompt_tokens))
     elif settings.kind == "eval" and holds_pairs(few):
         read_items(few, ledger, "pairs")
     else:

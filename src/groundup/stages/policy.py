@@ -12,9 +12,10 @@ import torch
 from groundup import console
 from groundup.config.policy import GrpoSettings, PpoSettings
 from groundup.errors import UserError
+from groundup.eval.answers import answer_prompts
 from groundup.model import LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM
 from groundup.objective import Grpo, Ppo
-from groundup.rollout.answers import Answer, Decoding, Question, draw_answers, score_answers, seed_of
+from groundup.rollout.answers import Decoding, Question, draw_answers, score_answers, seed_of
 from groundup.rollout.measure import known_mean
 from groundup.rollout.reference import Reference, make_reference
 from groundup.rollout.rewards import Rewards, load_rewards
@@ -24,6 +25,8 @@ from groundup.stages.models import ModelFolders
 from groundup.stages.opening import find_start, open_model
 from groundup.stages.questions import Questions, read_questions
 from groundup.stages.rollouts import CompletionLog, RolloutWork
+from groundup.stages.rows import asked
+from groundup.stages.samples import answer_tokens
 from groundup.stages.training import Compute, make_plan, say_plan, train_on
 from groundup.stages.weights import base_model, save_result, starting_model
 from groundup.store.files import read_jsonl, write_text
@@ -39,7 +42,7 @@ def run(context: Context) -> dict[str, Any]:
     check_context(context, found.config)
     with load_rewards(settings.rewards, context.run, context.machine.device) as rewards:
         questions = read_questions(context, tokenizer)
-        opened = open_model(context, found, settings.max_prompt_length + settings.max_completion_length)
+        opened = open_model(context, found, settings.longest_prompt_tokens + settings.max_completion_length)
         policy, compute = opened.model, opened.compute
         policy.temperature = settings.temperature
         reference = reference_of(context, policy, found.folders, compute)
@@ -103,13 +106,15 @@ def train(
 def check_context(context: Context, config: ModelConfig | StockConfig) -> None:
     """Raise UserError where the longest prompt and answer do not fit the model's context."""
     settings = context.settings
-    wanted = settings.max_prompt_length + settings.max_completion_length
+    prompt = settings.longest_prompt_tokens
+    wanted = prompt + settings.max_completion_length
     if wanted > config.max_position_embeddings:
         raise UserError(
-            f"a prompt of {settings.max_prompt_length} tokens and an answer of {settings.max_completion_length} do "
+            f"a prompt of {prompt} tokens and an answer of {settings.max_completion_length} do "
             f"not fit the model's context of {config.max_position_embeddings}",
             where=f"stages.{context.name}.max_completion_length",
-            fix=f"lower max_prompt_length and max_completion_length to {config.max_position_embeddings} together",
+            fix=f"lower {'prompt_tokens' if settings.prompt_tokens else 'max_prompt_length'} and max_completion_length "
+            f"to {config.max_position_embeddings} together",
         )
 
 
@@ -224,7 +229,7 @@ class Exam:
             answers = draw_answers(rollouts.policy, rollouts.tokenizer, self.asked, 1, decoding, seed)
             bar.advance(len(answers))
         judged = score_answers(rollouts.rewards, self.asked, answers)
-        self._keep(answers)
+        self._keep([answer.text.strip() for answer in answers[: self.context.settings.sample_count]])
         found = {"reward": judged.total_PG}
         found |= {f"rewards/{name}/mean": reward_P1 for name, reward_P1 in judged.each.items()}
         metrics = {name: known_mean(reward) for name, reward in found.items()}
@@ -234,13 +239,17 @@ class Exam:
         }
         return {f"eval_{name}": above / below for name, (above, below) in metrics.items() if below}
 
-    def _keep(self, answers: Sequence[Answer]) -> None:
+    def _keep(self, heldout: Sequence[str]) -> None:
         """The first answers stay as `before`, the last ones as `after`: a run that goes on has both."""
-        before = [line["before"] for line in read_jsonl(self.context.stage.samples)]
-        now = [answer.text.strip() for answer in answers[: self.context.settings.sample_count]]
+        context, rollouts = self.context, self.rollouts
+        own, tokens = context.few(asked(context.settings.sample_prompts)), answer_tokens(context)
+        answers = answer_prompts(rollouts.policy, rollouts.tokenizer, context.recipe.chat, own, tokens)
+        prompts = [*(prompt.text for prompt in own), *(question.task.text for question in self.asked)]
+        before = [line["before"] for line in read_jsonl(context.stage.samples)]
+        now = [*answers, *heldout]
         lines = [
-            {"prompt": question.task.text, "before": old, "after": new}
-            for question, old, new in zip(self.asked, before or now, now)
+            {"prompt": prompt, "before": old, "after": new}
+            for prompt, old, new in zip(prompts, before or now, now)
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(self.context.stage.samples, text)

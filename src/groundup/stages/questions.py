@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from groundup.data import Ledger
+from groundup.config.schema import DataSettings
+from groundup.data import Ledger, Message
 from groundup.data.prompts import Task, read_prompts
 from groundup.rollout.answers import Question
 from groundup.stages.context import Context
 from groundup.stages.heldout import check_parts, keep_heldout, read_parts
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import BadConversation, render_prompt
+from groundup.tokenizer.encode import Beginnings
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,29 @@ def read_questions(context: Context, tokenizer: Tokenizer) -> Questions:
     """
     settings = context.settings
     ledger = Ledger(context.stage.quarantine)
-    parts = read_parts(settings, lambda data: read_prompts(data, ledger), Task.as_row, ledger)
-    train, heldout = (_rendered(context, tokenizer, part, ledger) for part in parts)
+    train, heldout = read_parts(
+        settings,
+        lambda data: _read(context, tokenizer, data, ledger),
+        lambda question: question.task.as_row(),
+        ledger,
+    )
     check_parts(settings, train, heldout, ledger, "max_prompt_length")
     keep_heldout(context, (question.task.as_row() for question in heldout), ledger)
     return Questions(train, heldout, ledger.as_dict())
+
+
+def _read(context: Context, tokenizer: Tokenizer, data: DataSettings, ledger: Ledger) -> list[Question]:
+    """Questions in the chat template, or the beginnings of texts."""
+    tokens = context.settings.prompt_tokens
+    if tokens:
+        beginnings = Beginnings(tokenizer, tokens)
+        return [_begun(beginnings, task) for task in read_prompts(data, ledger, continued=True)]
+    return _rendered(context, tokenizer, read_prompts(data, ledger), ledger)
+
+
+def _begun(beginnings: Beginnings, task: Task) -> Question:
+    token, text = beginnings.of(task.text)
+    return Question(token, replace(task, messages=(Message("user", text),)))
 
 
 def _rendered(

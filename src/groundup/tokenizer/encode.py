@@ -70,6 +70,28 @@ class Encoder:
         return np.array(ids if ids[-1:] == [self.eos] else [*ids, self.eos], dtype=self.dtype)
 
 
+class Beginnings:
+    """First tokens of texts, which are only text, behind what the tokenizer puts before a text (its BOS)."""
+
+    def __init__(self, tokenizer: Any, tokens: int) -> None:
+        self.tokenizer, self.tokens = tokenizer, tokens
+        self._core = without_special_text(tokenizer.backend_tokenizer)
+
+    def of(self, text: str) -> tuple[tuple[int, ...], str]:
+        """The ids, and what they say without BOS. Fewer of a short text, and where a character would be cut."""
+        token = self._core.encode(text).ids
+        first = int(token[:1] == [self.tokenizer.bos_token_id])
+        token = token[: first + self.tokens]
+        while len(token) > first + 1 and self._ends_badly(token):
+            token = token[:-1]
+        return tuple(token), self.tokenizer.decode(token[first:])
+
+    def _ends_badly(self, token: list[int]) -> bool:
+        """With the EOS that some tokenizers add, or in the middle of a character."""
+        said = self.tokenizer.decode(token)
+        return token[-1] == self.tokenizer.eos_token_id or said.endswith("\N{REPLACEMENT CHARACTER}")
+
+
 def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
     """The texts in order, in lists of at most `BATCH_DOCUMENTS`, and few more characters than `BATCH_CHARACTERS`."""
     batch: list[str] = []

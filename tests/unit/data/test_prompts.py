@@ -12,11 +12,11 @@ from groundup.errors import UserError
 
 @pytest.fixture
 def read(tmp_path):
-    def from_rows(*rows, **settings):
+    def from_rows(*rows, continued=False, **settings):
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         ledger = Ledger(tmp_path / "quarantine.jsonl")
-        tasks = read_prompts(DataSettings(path=[str(path)], **settings), ledger)
+        tasks = read_prompts(DataSettings(path=[str(path)], **settings), ledger, continued)
         assert ledger.balanced
         return tasks
 
@@ -96,7 +96,7 @@ def test_a_task_reads_back_from_its_own_row(read):
         ({"prompt": "  "}, "empty question"),
         ({"messages": []}, "no question"),
         ({"messages": [turn("assistant", "Ho")]}, "no question"),
-        ({"text": "a text"}, "no prompt"),
+        ({"text": "a text"}, "prompt_tokens takes the beginning of a text"),
         ({"prompt": None}, "no prompt"),
     ],
 )
@@ -112,6 +112,17 @@ def test_rows_without_a_prompt_are_set_aside(read, row, reason, tmp_path):
 def test_columns_say_which_is_the_prompt(read):
     (task,) = read({"text": "A film that", "label": 1}, columns={"prompt": "text"})
     assert task.text == "A film that" and task.columns == {"label": 1}
+
+
+def test_texts_to_be_continued(read):
+    row = {"text": "A film that", "label": 1}
+    tasks = read(row, {"text": " "}, {"label": 0}, continued=True, max_bad_rows=0.7)
+    (task,) = tasks
+    assert task.continued and not task.conversational
+    assert task.text == "A film that" and task.columns == {"label": 1}
+    assert task.as_row() == row
+    (named,) = read({"review": "A film that"}, continued=True, columns={"text": "review"})
+    assert named.text == "A film that"
 
 
 def test_a_layout_chooses_among_columns(read):
