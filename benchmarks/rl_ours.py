@@ -19,7 +19,7 @@ from groundup.engine.loop import backward, update
 from groundup.engine.optimizer import make_optimizer
 from groundup.machine import probe
 from groundup.model import read_config
-from groundup.objective import means, total
+from groundup.objective import means, step_total, total
 from groundup.rollout.rewards import load_rewards
 from groundup.stages.context import Context
 from groundup.stages.models import ModelFolders
@@ -113,7 +113,7 @@ def train_steps(context: Context, rollouts: Any, device: str, steps: int) -> dic
         phase = rollouts.phase(step, {})
         rollout_seconds.append(time.perf_counter() - began)
         rows = [row.to(device) for row in phase.rows_of(step)]
-        metrics = total(backward(rollouts.model, rollouts.objective, row) for row in rows)
+        metrics = step_total(backward(rollouts.model, rollouts.objective, row) for row in rows)
         grad_norm = update(rollouts.model, optimizer, LEARNING_RATE, context.settings.max_grad_norm)
         history.append(means([total([phase.metrics, metrics])]) | {"grad_norm": grad_norm})
         clock.step(history[-1].get("reward"))

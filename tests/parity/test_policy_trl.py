@@ -10,11 +10,12 @@ from trl_steps import plain
 
 from groundup.batch import Chain, Record, pack_step
 from groundup.model import load_model
-from groundup.objective import Grpo, means
+from groundup.objective import Answered, Grpo, means, step_total
 
 PROMPTS, SAMPLES = 3, 4
 LIMIT = 12
 CLOSE = {"rel": 0, "abs": 1e-4}
+CLIPPED = [f"clip_ratio/{name}" for name in ("low_mean", "low_min", "high_mean", "high_max", "region_mean")]
 
 
 def made_up(vocabulary):
@@ -114,8 +115,8 @@ def with_shifted(rows, model, shift):
 
 
 def our_step(objective, model, rows, reward):
-    prepared = objective.prepare(rows, [list(range(len(rows)))], reward, {})
-    loss, metrics = 0.0, [prepared.metrics]
+    prepared = objective.prepare(Answered(rows, [list(range(len(rows)))], reward, {}))
+    loss, metrics = 0.0, []
     for row in prepared.rows:
         part, found = objective.loss(model(row, objective.needs), row)
         part.backward()
@@ -124,13 +125,20 @@ def our_step(objective, model, rows, reward):
     advantage = torch.zeros(PROMPTS * SAMPLES)
     for row in prepared.rows:
         advantage[row.sequence["place"].long()] = row.sequence["advantage"]
-    return loss, means(metrics), advantage
+    return loss, means([prepared.metrics, step_total(metrics)]), advantage
 
 
 def assert_same_gradients(ours, theirs):
     other = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, other[name].grad, rtol=0, atol=1e-4)
+
+
+def assert_same_metrics(ours, trainer, names):
+    logged = {name: trainer._metrics["train"][name][0] for name in names}
+    assert {name: ours[name] for name in names} == pytest.approx(logged, **CLOSE)
+    assert 0 < logged["clip_ratio/region_mean"] < 1
+    return logged
 
 
 @pytest.mark.parametrize(
@@ -167,11 +175,8 @@ def test_grpo(options, chat_folder, tmp_path):
     theirs = trainer.compute_loss(trainer.model, inputs)
     theirs.backward()
     assert loss == pytest.approx(float(theirs.detach()), **CLOSE)
-    names = ["entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"]
-    names += ["kl"] * bool(objective.beta)
-    logged = {name: trainer._metrics["train"][name][0] for name in names}
-    assert {name: metrics[name] for name in names} == pytest.approx(logged, **CLOSE)
-    assert 0 < logged["clip_ratio/region_mean"] < 1
+    logged = assert_same_metrics(metrics, trainer, ["entropy", *CLIPPED, *["kl"] * bool(objective.beta)])
+    assert logged["clip_ratio/high_max"] > logged["clip_ratio/high_mean"] > 0
     assert_same_gradients(ours, trainer.model)
 
 
@@ -182,7 +187,7 @@ def test_rloo(chat_folder, tmp_path):
     shift = {name: [0.3 * part for part in parts] for name, parts in shift.items()}
     objective = Grpo("rloo", "leave_one_out", "none", epsilon_high=0.3, beta=0.05, kl_in="reward")
     rows = with_shifted(our_rows(prompts, answers, 60), ours, shift)
-    loss, _, advantage = our_step(objective, ours, rows, reward)
+    loss, metrics, advantage = our_step(objective, ours, rows, reward)
 
     inputs = their_inputs(prompts, answers, trainer.processing_class.pad_token_id)
     logp = their_logps(trainer, inputs) * inputs["completion_mask"]
@@ -191,4 +196,5 @@ def test_rloo(chat_folder, tmp_path):
     theirs = trainer.compute_loss(trainer.model, inputs)
     theirs.backward()
     assert loss == pytest.approx(float(theirs.detach()), **CLOSE)
+    assert_same_metrics(metrics, trainer, CLIPPED)
     assert_same_gradients(ours, trainer.model)

@@ -23,7 +23,7 @@ from groundup.engine.metrics import MetricLog
 from groundup.engine.optimizer import learning_rate_at, make_optimizer
 from groundup.engine.phase import Phase, Source, unfinished_phase
 from groundup.errors import UserError
-from groundup.objective import Metrics, Objective, means, passes_of, total
+from groundup.objective import Metrics, Objective, means, step_total, total
 from groundup.store import Stage
 
 MOST_SKIPPED_STEPS = 3
@@ -74,7 +74,7 @@ def train(
             rows = [row.to(device) for row in phase.rows_of(state.step)]
             loading = time.perf_counter() - began
             rate = learning_rate_at(state.step, total_steps, settings)
-            metrics = total(backward(model, objective, row) for row in rows)
+            metrics = step_total(backward(model, objective, row) for row in rows)
             grad_norm = update(model, optimizer, rate, settings.max_grad_norm)
             tokens, seconds = sum(row.sequence_tokens for row in rows), time.perf_counter() - began
             if not math.isfinite(grad_norm):
@@ -112,14 +112,15 @@ def begin_phase(source: Source, state: State) -> Phase:
 
 def log_window(log: MetricLog, state: State, **values: float) -> None:
     """The means since the last line, and what stands beside them."""
-    log.log(state.step, **values, **means([state.window]), elapsed_seconds=state.seconds)
+    so_far = {"num_tokens": state.tokens, "elapsed_seconds": state.seconds}
+    log.log(state.step, **values, **means([state.window]), **so_far)
     state.window = {}
 
 
 def backward(model: nn.Module, objective: Objective, row: Batch) -> Metrics:
     """Add one row's gradients: one forward and backward, or one for each set of statistics where these stand apart."""
     collected = []
-    for needs in passes_of(objective):
+    for needs in objective.passes:
         stats = model(row, needs, objective.logp_gradient(row))
         loss, metrics = objective.loss(stats, row)
         loss.backward()
@@ -129,9 +130,8 @@ def backward(model: nn.Module, objective: Objective, row: Batch) -> Metrics:
 
 def shown(objective: Objective, metrics: Metrics) -> dict[str, str]:
     """The chosen few that people see while it runs, each as wide as ever; the log has them all."""
-    chosen = getattr(objective, "shown", {"loss": "loss"})
     values = means([metrics])
-    return {label: f"{values[name]:.3f}" for name, label in chosen.items() if name in values}
+    return {label: f"{values[name]:.3f}" for name, label in objective.shown.items() if name in values}
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: float) -> float:

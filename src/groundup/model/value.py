@@ -32,7 +32,7 @@ class PolicyValue(nn.Module):
     """The model that is trained, and a value function.
 
     A policy with an adapter gives its value function a second one on the same base weights, which begins as a copy;
-    each is trained by its own loss alone, and `passes` asks for one after the other. Where all weights are trained,
+    each is trained by its own loss alone, and they are asked one after the other. Where all weights are trained,
     both share them, and one forward serves both.
     """
 
@@ -59,12 +59,6 @@ class PolicyValue(nn.Module):
     @recompute.setter
     def recompute(self, recompute: bool) -> None:
         self.policy.recompute = recompute
-
-    @property
-    def passes(self) -> tuple[frozenset[str], ...]:
-        """Which statistics can be asked for together."""
-        policy, value = frozenset({"logp", "entropy_seen"}), frozenset({VALUE})
-        return (policy, value) if self.separate else (policy | value,)
 
     def forward(self, batch: Batch, needs: frozenset[str], gradient_N: Tensor | None = None) -> Stats:
         """As a language model, and "value": of the state before each read's token, float32 [N]."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from groundup.objective.base import Metrics, Objective, means, passes_of, total
+from groundup.objective.answered import Answered, PolicyObjective, Prepared
+from groundup.objective.base import Metrics, Objective, means, step_total, total
 from groundup.objective.lm import LanguageModeling
 from groundup.objective.pairwise import Dpo, Hinge, Ipo, Preference, Robust, SigmoidNorm, sequence_logp
 from groundup.objective.policy import Grpo
@@ -25,6 +26,7 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Objective]] = {
 
 __all__ = [
     "PREFERENCE_LOSSES",
+    "Answered",
     "BradleyTerry",
     "Dpo",
     "Grpo",
@@ -35,13 +37,15 @@ __all__ = [
     "Metrics",
     "Objective",
     "Orpo",
+    "PolicyObjective",
     "Ppo",
     "Preference",
+    "Prepared",
     "Robust",
     "SigmoidNorm",
     "SimPo",
     "means",
-    "passes_of",
     "sequence_logp",
+    "step_total",
     "total",
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
-from groundup.objective.base import Metrics
+from groundup.objective.base import Metrics, Objective, counted
 
 
-class LanguageModeling:
+class LanguageModeling(Objective):
     """Mean negative log-likelihood, in nats, over the scored tokens of the step."""
 
-    needs = frozenset({"logp"})
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
 
     def logp_gradient(self, batch: Batch) -> Tensor:
         return -batch.weight_N
@@ -19,5 +21,4 @@ class LanguageModeling:
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         assert stats.logp_N is not None
         loss = -(stats.logp_N * batch.weight_N).sum()
-        total = -float(stats.logp_N.detach().double().sum())
-        return loss, {"loss": (total, float(len(stats.logp_N)))}
+        return loss, {"loss": counted(-stats.logp_N)}

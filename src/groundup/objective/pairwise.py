@@ -8,6 +8,7 @@ positive margin.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
-from groundup.objective.base import Metrics
+from groundup.objective.base import Metrics, Objective, counted
 
 
 def sequence_logp(stats: Stats, batch: Batch) -> Tensor:
@@ -44,21 +45,17 @@ def pair_metrics(each_G: Tensor, reward_Q: Tensor, logp_Q: Tensor) -> Metrics:
         "logps/chosen": logp_Q[0::2],
         "logps/rejected": logp_Q[1::2],
     }
-    pairs = float(len(each_G))
-    return {name: (float(values.detach().double().sum()), pairs) for name, values in plain.items()}
+    return {name: counted(values) for name, values in plain.items()}
 
 
-class _Pairs:
+class _Pairs(Objective):
     """What the losses here share: all but the loss of a pair."""
 
-    needs = frozenset({"logp"})
-    shown: ClassVar[dict[str, str]] = {"loss": "loss", "rewards/accuracies": "accuracy"}
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    shown: ClassVar[Mapping[str, str]] = {"loss": "loss", "rewards/accuracies": "accuracy"}
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
-
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         logp_Q = sequence_logp(stats, batch)
@@ -142,24 +139,17 @@ class SigmoidNorm(_Pairs):
         return -F.logsigmoid(self.margin(ratio_Q / batch.reads_Q))
 
 
-class Preference:
+class Preference(Objective):
     """How far a model by itself prefers the chosen answers: no reference, and lengths do not count.
 
     `preference_margin` is log-probability a token, chosen minus rejected, in nats; `preference_accuracy` is the
     share of pairs in which it is positive. (SimPO's reward without its factor, arXiv 2405.14734, equation 4.)
     """
 
-    needs = frozenset({"logp"})
-
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         mean_Q = sequence_logp(stats, batch) / batch.reads_Q
         margin_G = mean_Q[0::2] - mean_Q[1::2]
-        pairs = float(len(margin_G))
-        metrics = {
-            "preference_margin": (float(margin_G.detach().double().sum()), pairs),
-            "preference_accuracy": (float((margin_G > 0).sum()), pairs),
-        }
+        metrics = {"preference_margin": counted(margin_G), "preference_accuracy": counted(margin_G > 0)}
         return -(margin_G * batch.weight_G).sum(), metrics

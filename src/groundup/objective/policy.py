@@ -9,49 +9,31 @@ token `old_logp`, where a phase has several steps, and `ref_logp`, where there i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
 from groundup.objective.advantage import Baseline, Scale, group_advantages, kl_estimate
-from groundup.objective.base import Metrics
+from groundup.objective.answered import (
+    Answered,
+    PolicyObjective,
+    Prepared,
+    by_place,
+    each_sequence,
+    each_token,
+    first_of,
+)
+from groundup.objective.base import Metrics, counted
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "rloo"]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A phase's rows with advantages and weights, what was measured on the way, and what the next phase must know."""
-
-    rows: list[Batch]
-    metrics: Metrics
-    carry: Mapping[str, float]
-
-
-def each_token(number_Q: Tensor, row: Batch) -> Tensor:
-    """A number a sequence as one a read, [N]."""
-    return number_Q.repeat_interleave(row.reads_Q)
-
-
-def each_sequence(number_N: Tensor, row: Batch) -> Tensor:
-    """A row's reads summed over each sequence, [Q]."""
-    return torch.segment_reduce(number_N, "sum", lengths=row.reads_Q, unsafe=True)
-
-
-def by_place(rows: Sequence[Batch], number_Q: Sequence[Tensor], like_PG: Tensor) -> Tensor:
-    """Numbers of sequences, row by row, at their places among the phase's answers, [P, G]."""
-    found = torch.zeros_like(like_PG).flatten()
-    for row, each_Q in zip(rows, number_Q, strict=True):
-        found[row.sequence["place"].long()] = each_Q
-    return found.view_as(like_PG)
-
-
-@dataclass(frozen=True)
-class Grpo:
+class Grpo(PolicyObjective):
     """Group relative policy optimisation (arXiv 2402.03300, equation 3) and its relatives.
 
         ratio_t = exp(logp_t - old_t)
@@ -81,8 +63,8 @@ class Grpo:
     """Needed by `dr_grpo`."""
     mask_truncated_completions: bool = False
 
-    needs = frozenset({"logp", "entropy_seen"})
-    shown = {  # noqa: RUF012
+    needs: ClassVar[frozenset[str]] = frozenset({"logp", "entropy_seen"})
+    shown: ClassVar[Mapping[str, str]] = {
         "reward": "reward",
         "loss": "loss",
         "kl": "kl",
@@ -90,54 +72,42 @@ class Grpo:
         "completions/mean_length": "length",
     }
 
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
-
-    def prepare(
-        self,
-        rows: Sequence[Batch],
-        parts: Sequence[Sequence[int]],
-        reward_PG: Tensor,
-        carry: Mapping[str, float],
-    ) -> Prepared:
-        """Advantages and weights for the rows of a phase. parts: the rows that make up each step."""
+    def prepare(self, phase: Answered) -> Prepared:
+        """Advantages and weights for the rows of a phase."""
+        rows, reward_PG = phase.rows, phase.reward_PG
         metrics: Metrics = {}
         if self.beta and self.kl_in == "reward":
             kl_N = [kl_estimate(row.token["old_logp"], row.token["ref_logp"], "k1") for row in rows]
-            reward_PG = reward_PG - self.beta * by_place(
-                rows, [each_sequence(*at) for at in zip(kl_N, rows)], reward_PG
-            )
-            metrics["kl"] = (float(sum(kl.double().sum() for kl in kl_N)), float(sum(map(len, kl_N))))
+            kl_Q = [each_sequence(*at) for at in zip(kl_N, rows)]
+            reward_PG = reward_PG - self.beta * by_place(rows, kl_Q, reward_PG)
+            metrics["kl"] = counted(torch.cat(kl_N))
         advantage = group_advantages(reward_PG, self.baseline, self.scale_rewards).flatten()
         counted_N = [each_token(self._counted(row), row) for row in rows]
-        phase_tokens = sum(float(each.sum()) for each in counted_N)
-        made: dict[int, Batch] = {}
-        for part in parts:
-            sequences = sum(len(rows[index].reads_Q) for index in part)
-            step_tokens = sum(float(counted_N[index].sum()) for index in part)
-            for index in part:
-                row = rows[index]
-                weight_N = counted_N[index] / self._divisor(
-                    row, sequences, step_tokens, phase_tokens / len(parts)
-                )
-                columns = {"advantage": advantage[row.sequence["place"].long()]}
-                weighted = replace(row, weight_N=weight_N, weight_G=row.sequences_G.float() / sequences)
-                made[index] = weighted.with_columns(sequence=columns)
-        return Prepared([made[index] for index in range(len(rows))], metrics, carry)
+        tokens = [float(each.sum()) for each in counted_N]
+        divided_by = zip(phase.step_sequences, phase.step_sums(tokens))
+        made = []
+        for row, each_N, (sequences, step_tokens) in zip(rows, counted_N, divided_by, strict=True):
+            divisor = self._divisor(row, sequences, step_tokens, sum(tokens) / len(phase.steps))
+            weighted = replace(row, weight_N=each_N / divisor, weight_G=row.sequences_G.float() / sequences)
+            columns = {"advantage": advantage[row.sequence["place"].long()]}
+            made.append(weighted.with_columns(sequence=columns))
+        return Prepared(made, metrics, phase.carry)
 
     def _counted(self, row: Batch) -> Tensor:
         """1 for sequences that count, [Q]."""
         truncated_Q = row.sequence["truncated"]
         return 1.0 - truncated_Q if self.mask_truncated_completions else torch.ones_like(truncated_Q)
 
-    def _divisor(self, row: Batch, sequences: int, step_tokens: float, phase_tokens: float) -> Tensor | float:
+    def _divisor(
+        self, row: Batch, sequences: float, step_tokens: float, phase_tokens: float
+    ) -> Tensor | float:
         """What a token's loss is divided by, [N] or one number."""
         if self.loss_type == "grpo":
             return sequences * each_token(row.reads_Q.float(), row)
         if self.loss_type == "dr_grpo":
-            return float(sequences * self.max_completion_length)
+            return sequences * self.max_completion_length
         if self.loss_type == "rloo":
-            return float(sequences)
+            return sequences
         return max(1.0, step_tokens if self.loss_type == "bnpo" else phase_tokens)
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -148,7 +118,7 @@ class Grpo:
         kl_N = None
         if self.loss_type == "rloo":
             ratio = each_sequence(log_ratio_N, batch).exp()
-            advantage, weight = advantage_Q, _first(batch.weight_N, batch)
+            advantage, weight = advantage_Q, first_of(batch.weight_N, batch)
         else:
             ratio, advantage, weight = log_ratio_N.exp(), each_token(advantage_Q, batch), batch.weight_N
         clipped = ratio.clamp(1 - self.epsilon, 1 + self.epsilon_high)
@@ -165,22 +135,33 @@ class Grpo:
         assert stats.entropy_N is not None
         low = (ratio < 1 - self.epsilon) & (advantage < 0)
         high = (ratio > 1 + self.epsilon_high) & (advantage > 0)
-        means = {
-            "entropy": stats.entropy_N,
-            "clip_ratio/low_mean": low,
-            "clip_ratio/high_mean": high,
-            "clip_ratio/region_mean": low | high,
-        } | ({} if kl_N is None else {"kl": kl_N})
+        metrics = {
+            "loss": (float(loss.detach()), float(batch.weight_G.sum())),
+            "entropy": counted(stats.entropy_N),
+            "clip_ratio/low_mean": counted(low),
+            "clip_ratio/low_min": (float(_shares(low, batch).min()), 1.0),
+            "clip_ratio/high_mean": counted(high),
+            "clip_ratio/high_max": (float(_shares(high, batch).max()), 1.0),
+            "clip_ratio/region_mean": counted(low | high),
+        }
+        if kl_N is not None:
+            metrics["kl"] = counted(kl_N)
         if "drawn_logp" in batch.token and "old_logp" not in batch.token and stats.logp_N is not None:
-            means["sampling/sampling_logp_difference/mean"] = (stats.logp_N - batch.token["drawn_logp"]).abs()
-        metrics = {name: _mean(values) for name, values in means.items()}
-        return metrics | {"loss": (float(loss.detach()), float(batch.weight_G.sum()))}
+            metrics |= logp_difference(stats.logp_N.detach(), batch.token["drawn_logp"])
+        return metrics
 
 
-def _first(number_N: Tensor, row: Batch) -> Tensor:
-    """Each sequence's first number, [Q]."""
-    return number_N[row.reads_Q.cumsum(0) - row.reads_Q]
+def logp_difference(logp_N: Tensor, drawn_logp_N: Tensor) -> Metrics:
+    """How far the trainer's and the generator's log-probabilities of the same tokens are apart; TRL's names."""
+    apart_N = (logp_N - drawn_logp_N).abs()
+    return {
+        "sampling/sampling_logp_difference/mean": counted(apart_N),
+        "sampling/sampling_logp_difference/max": (float(apart_N.max()), 1.0),
+    }
 
 
-def _mean(values: Tensor) -> tuple[float, float]:
-    return float(values.detach().double().sum()), float(values.numel())
+def _shares(clipped: Tensor, row: Batch) -> Tensor:
+    """Of each answer's tokens the share that is clipped, [Q]; the answer itself where it is one action."""
+    if len(clipped) == len(row.reads_Q):
+        return clipped.float()
+    return each_sequence(clipped.float(), row) / row.reads_Q

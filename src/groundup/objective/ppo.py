@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
 from groundup.objective.advantage import generalized_advantages, kl_estimate, whitened
-from groundup.objective.base import Metrics
-from groundup.objective.policy import Prepared, each_sequence, each_token
+from groundup.objective.answered import Answered, PolicyObjective, Prepared, each_sequence, each_token
+from groundup.objective.base import Metrics, counted
 
+POLICY, VALUE = frozenset({"logp", "entropy_seen"}), frozenset({"value"})
 KL_COEF = "kl_coef"
 LARGEST_ERROR = 0.2
 """Of the adaptive coefficient's controller (arXiv 1909.08593, section 2.2)."""
 
 
 @dataclass(frozen=True)
-class Ppo:
+class Ppo(PolicyObjective):
     """The clipped objective (arXiv 1707.06347, equation 7) with a clipped value loss.
 
         r_t       = -kl_coef KL_t, and at the last token the answer's score as well    (arXiv 1909.08593, equation 2)
@@ -35,8 +36,8 @@ class Ppo:
         kl_coef *= 1 + clip(KL / kl_target - 1, -0.2, 0.2) x answers / kl_horizon
     """
 
-    passes: tuple[frozenset[str], ...]
-    """What the model is asked for together."""
+    separate: bool = False
+    """Policy and value stand on adapters of their own, and take turns."""
     kl_coef: float = 0.05
     kl_estimator: Literal["k1", "k3"] = "k1"
     kl_target: float | None = None
@@ -49,7 +50,8 @@ class Ppo:
     whiten_rewards: bool = False
     missing_eos_penalty: float | None = None
 
-    shown = {  # noqa: RUF012
+    needs: ClassVar[frozenset[str]] = POLICY | VALUE
+    shown: ClassVar[Mapping[str, str]] = {
         "reward": "reward",
         "objective/kl": "kl",
         "policy/entropy_avg": "entropy",
@@ -58,23 +60,15 @@ class Ppo:
     }
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset().union(*self.passes)
+    def passes(self) -> tuple[frozenset[str], ...]:
+        return (POLICY, VALUE) if self.separate else (self.needs,)
 
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
-
-    def prepare(
-        self,
-        rows: Sequence[Batch],
-        parts: Sequence[Sequence[int]],
-        reward_PG: Tensor,
-        carry: Mapping[str, float],
-    ) -> Prepared:
-        """Advantages, returns and weights for the rows of a phase. parts: the rows that make up each minibatch."""
-        kl_coef = carry.get(KL_COEF, self.kl_coef)
+    def prepare(self, phase: Answered) -> Prepared:
+        """Advantages, returns and weights for the rows of a phase, whose steps are minibatches."""
+        rows = phase.rows
+        kl_coef = phase.carry.get(KL_COEF, self.kl_coef)
         kl_N = [self._kl(row) for row in rows]
-        score_Q = [self._scores(row, reward_PG) for row in rows]
+        score_Q = [self._scores(row, phase.reward_PG) for row in rows]
         known_N = [each_token(~score.isnan(), row) for score, row in zip(score_Q, rows)]
         reward_N = [
             _with_scores(-kl_coef * kl, score.nan_to_num(0.0), row)
@@ -89,21 +83,14 @@ class Ppo:
         return_N = [advantage + row.token["value"] for advantage, row in zip(advantage_N, rows)]
         metrics = self._measured(rows, kl_N, score_Q, return_N, kl_coef)
         advantage_N = _all_whitened(advantage_N, known_N, shift_mean=True)
-        made: dict[int, Batch] = {}
-        for part in parts:
-            tokens = max(1.0, sum(float(known_N[index].sum()) for index in part))
-            sequences = sum(len(rows[index].reads_Q) for index in part)
-            for index in part:
-                row = rows[index]
-                columns = {"advantage": advantage_N[index], "return": return_N[index]}
-                weight_N = known_N[index].float() / tokens
-                weighted = replace(row, weight_N=weight_N, weight_G=row.sequences_G.float() / sequences)
-                made[index] = weighted.with_columns(token=columns)
-        return Prepared(
-            [made[index] for index in range(len(rows))],
-            metrics,
-            {KL_COEF: self._next_kl_coef(kl_coef, metrics)},
-        )
+        tokens, sequences = phase.step_sums([float(known.sum()) for known in known_N]), phase.step_sequences
+        made = []
+        for index, row in enumerate(rows):
+            weight_N = known_N[index].float() / max(1.0, tokens[index])
+            weighted = replace(row, weight_N=weight_N, weight_G=row.sequences_G.float() / sequences[index])
+            columns = {"advantage": advantage_N[index], "return": return_N[index]}
+            made.append(weighted.with_columns(token=columns))
+        return Prepared(made, metrics, {KL_COEF: self._next_kl_coef(kl_coef, metrics)})
 
     def _kl(self, row: Batch) -> Tensor:
         if "ref_logp" not in row.token:
@@ -178,10 +165,10 @@ class Ppo:
         clipped_N = -batch.token["advantage"] * ratio_N.clamp(1 - self.cliprange, 1 + self.cliprange)
         loss = (torch.maximum(plain_N, clipped_N) * batch.weight_N).sum()
         return loss, {
-            "policy/approxkl_avg": _mean(0.5 * log_ratio_N.square()),
-            "policy/clipfrac_avg": _mean(clipped_N > plain_N),
-            "policy/entropy_avg": _mean(entropy_N),
-            "val/ratio": _mean(ratio_N),
+            "policy/approxkl_avg": counted(0.5 * log_ratio_N.square()),
+            "policy/clipfrac_avg": counted(clipped_N > plain_N),
+            "policy/entropy_avg": counted(entropy_N),
+            "val/ratio": counted(ratio_N),
         }
 
     def _value_loss(self, value_N: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -189,7 +176,7 @@ class Ppo:
         near_N = torch.clamp(value_N, old_N - self.cliprange_value, old_N + self.cliprange_value)
         plain_N, clipped_N = (value_N - target_N).square(), (near_N - target_N).square()
         loss = 0.5 * (torch.maximum(plain_N, clipped_N) * batch.weight_N).sum()
-        return loss, {"val/clipfrac_avg": _mean(clipped_N > plain_N)}
+        return loss, {"val/clipfrac_avg": counted(clipped_N > plain_N)}
 
 
 def _with_scores(reward_N: Tensor, score_Q: Tensor, row: Batch) -> Tensor:
@@ -206,7 +193,3 @@ def _all_whitened(number_N: Sequence[Tensor], known_N: Sequence[Tensor], shift_m
     if bool(known.any()):
         changed[known] = whitened(together[known], shift_mean)
     return list(changed.split([len(each) for each in number_N]))
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    return float(values.detach().double().sum()), float(values.numel())

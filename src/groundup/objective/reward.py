@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
-from groundup.objective.base import Metrics
+from groundup.objective.base import Metrics, Objective, counted
 
 
-class BradleyTerry:
+class BradleyTerry(Objective):
     """Which of two answers was preferred, from one number for each (arXiv 2203.02155, equation 1).
 
         loss = -log sigmoid(r(chosen) - r(rejected) - margin) + c (r(chosen) + r(rejected))^2
@@ -22,14 +23,11 @@ class BradleyTerry:
     A sequence's number is read at its last token, the only read that it has.
     """
 
-    needs = frozenset({"value"})
-    shown: ClassVar[dict[str, str]] = {"loss": "loss", "accuracy": "accuracy"}
+    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    shown: ClassVar[Mapping[str, str]] = {"loss": "loss", "accuracy": "accuracy"}
 
     def __init__(self, center_rewards_coefficient: float | None = None) -> None:
         self.center = center_rewards_coefficient
-
-    def logp_gradient(self, batch: Batch) -> None:
-        """It asks for no log-probability."""
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         assert stats.value_N is not None and len(stats.value_N) == len(batch.reads_Q)
@@ -45,6 +43,5 @@ class BradleyTerry:
             "margin": difference_G,
             "mean_reward": (chosen_G + rejected_G) / 2,
         }
-        pairs = float(len(each_G))
-        metrics = {name: (float(values.detach().double().sum()), pairs) for name, values in plain.items()}
+        metrics = {name: counted(values) for name, values in plain.items()}
         return (each_G * batch.weight_G).sum(), metrics

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
-from groundup.objective.base import Metrics
+from groundup.objective.base import Metrics, Objective, counted
 from groundup.objective.pairwise import sequence_logp
 
 
-class Kto:
+class Kto(Objective):
     """Kahneman-Tversky optimisation (arXiv 2402.01306, equation 7); r as in `pairwise`.
 
         loss(good) = weight(good) (1 - sigmoid(beta (r - kl)))
@@ -23,15 +24,12 @@ class Kto:
     label as the group column `label` (1 or 0); each group is one sequence.
     """
 
-    needs = frozenset({"logp"})
-    shown: ClassVar[dict[str, str]] = {"loss": "loss", "kl": "kl"}
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    shown: ClassVar[Mapping[str, str]] = {"loss": "loss", "kl": "kl"}
 
     def __init__(self, beta: float, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> None:
         self.beta = beta
         self.desirable_weight, self.undesirable_weight = desirable_weight, undesirable_weight
-
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
 
     def loss(self, stats: Stats, batch: Batch) -> tuple[Tensor, Metrics]:
         logp_Q = sequence_logp(stats, batch)
@@ -40,13 +38,8 @@ class Kto:
         sign_Q = torch.where(good_Q, 1.0, -1.0)
         weight_Q = torch.where(good_Q, self.desirable_weight, self.undesirable_weight)
         each_Q = weight_Q * (1 - torch.sigmoid(self.beta * sign_Q * (ratio_Q - kl_Q)))
-        count = float(len(each_Q))
-        metrics = {
-            "loss": (float(each_Q.detach().double().sum()), count),
-            "kl": (float(kl_Q.double().sum()), count),
-        }
+        metrics = {"loss": counted(each_Q), "kl": counted(kl_Q)}
         for side, of_Q in (("chosen", good_Q), ("rejected", ~good_Q)):
             for name, values_Q in (("rewards", self.beta * ratio_Q), ("logps", logp_Q)):
-                values = values_Q.detach().double()[of_Q]
-                metrics[f"{name}/{side}"] = (float(values.sum()), float(len(values)))
+                metrics[f"{name}/{side}"] = counted(values_Q[of_Q])
         return (each_Q * batch.weight_G).sum(), metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,18 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.batch.types import Batch, Stats
-from groundup.objective.base import Metrics
+from groundup.objective.base import Metrics, Objective, counted
 from groundup.objective.pairwise import pair_metrics, sequence_logp, smoothed
 
 
-class _Alone:
+class _Alone(Objective):
     """What both share. As in TRL, rewards are beta times m, and `logps/…` are m."""
 
-    needs = frozenset({"logp"})
-    shown: ClassVar[dict[str, str]] = {"loss": "loss", "rewards/accuracies": "accuracy"}
-
-    def logp_gradient(self, batch: Batch) -> None:
-        """The loss bends with the log-probabilities: nothing is known beforehand."""
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    shown: ClassVar[Mapping[str, str]] = {"loss": "loss", "rewards/accuracies": "accuracy"}
 
 
 class SimPo(_Alone):
@@ -53,8 +51,7 @@ class Orpo(_Alone):
     each, and rejected tokens have a `weight_N` of zero. NLL sees answers, as in the paper; TRL's sees prompts too.
     """
 
-    token_share = (1.0, 0.0)
-    """What tokens of chosen and rejected count in `weight_N`."""
+    token_share: ClassVar[tuple[float, ...]] = (1.0, 0.0)
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
@@ -67,13 +64,11 @@ class Orpo(_Alone):
         ratio_G = F.logsigmoid(log_odds_G)
         loss = -(stats.logp_N * batch.weight_N).sum() - self.beta * (ratio_G * batch.weight_G).sum()
         metrics = pair_metrics(ratio_G, self.beta * mean_Q, mean_Q)
-        pairs = float(len(ratio_G))
-        chosen_N = stats.logp_N.detach().double()[batch.weight_N > 0]
         return loss, metrics | {
-            "loss": (float(loss.detach() / batch.weight_G[0]), pairs),
-            "nll_loss": (-float(chosen_N.sum()), float(len(chosen_N))),
-            "log_odds_ratio": (float(ratio_G.detach().double().sum()), pairs),
-            "log_odds_chosen": (float(log_odds_G.detach().double().sum()), pairs),
+            "loss": (float(loss.detach() / batch.weight_G[0]), float(len(ratio_G))),
+            "nll_loss": counted(-stats.logp_N[batch.weight_N > 0]),
+            "log_odds_ratio": counted(ratio_G),
+            "log_odds_chosen": counted(log_odds_G),
         }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from groundup.objective import Metrics
@@ -49,12 +48,3 @@ def known_mean(reward: Tensor) -> tuple[float, float]:
 
 def _spread(reward_PG: Tensor) -> float:
     return float(spread(reward_PG.flatten()[None]))
-
-
-def logp_difference(rows_logp: Sequence[tuple[Tensor, Tensor]]) -> Metrics:
-    """How far the generator's and the trainer's log-probabilities of the same tokens are apart."""
-    apart = torch.cat([(drawn - again).abs() for drawn, again in rows_logp])
-    return {
-        "sampling/sampling_logp_difference/mean": (float(apart.double().sum()), float(len(apart))),
-        "sampling/sampling_logp_difference/max": (float(apart.max()), 1.0),
-    }

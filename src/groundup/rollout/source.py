@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 from groundup.batch import Batch, Chain, Record, Stream, pack_step, segment_tokens
 from groundup.engine.phase import Phase, with_columns
 from groundup.model import LanguageModel, PolicyValue
-from groundup.objective import Metrics, Objective, total
+from groundup.objective import Answered, Metrics, PolicyObjective, total
 from groundup.objective.advantage import without_spread
-from groundup.objective.policy import Prepared
+from groundup.objective.policy import logp_difference
 from groundup.rollout.answers import (
     Answer,
     Decoding,
@@ -24,22 +23,10 @@ from groundup.rollout.answers import (
     score_answers,
     seed_of,
 )
-from groundup.rollout.measure import logp_difference, of_answers, of_rewards
+from groundup.rollout.measure import of_answers, of_rewards
 from groundup.rollout.reference import Reference
 from groundup.rollout.rewards import Rewards
 from groundup.tokenizer import Tokenizer
-
-
-class PolicyObjective(Objective, Protocol):
-    """An objective whose rows are prepared a phase at a time."""
-
-    def prepare(
-        self,
-        rows: Sequence[Batch],
-        parts: Sequence[Sequence[int]],
-        reward_PG: Tensor,
-        carry: Mapping[str, float],
-    ) -> Prepared: ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ class Rollouts:
         found = self._collect(number)
         rows, parts = self._rows(found)
         rows, differences = self._filled(rows)
-        prepared = self.objective.prepare(rows, parts, found.reward_PG, carry)
+        prepared = self.objective.prepare(Answered(rows, parts, found.reward_PG, carry))
         self.on_phase(step, found, prepared.rows)
         metrics = total([found.metrics, differences, prepared.metrics])
         return Phase(step, tuple(prepared.rows), self._steps(number, parts), metrics, prepared.carry)
@@ -177,7 +164,8 @@ class Rollouts:
             rows = self.reference.logps(rows, device)
         if not {"old_logp", "drawn_logp"} <= rows[0].token.keys():
             return rows, {}
-        return rows, logp_difference([(row.token["drawn_logp"], row.token["old_logp"]) for row in rows])
+        again, drawn = (torch.cat([row.token[name] for row in rows]) for name in ("old_logp", "drawn_logp"))
+        return rows, logp_difference(again, drawn)
 
     def _steps(self, number: int, parts: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
         """Epochs take the same parts, each in an order of its own."""

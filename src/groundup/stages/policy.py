@@ -157,7 +157,7 @@ def objective_of(settings: GrpoSettings | PpoSettings, model: torch.nn.Module) -
         *("kl_coef", "kl_estimator", "kl_target", "kl_horizon", "cliprange", "cliprange_value", "vf_coef"),
         *("gamma", "lam", "whiten_rewards", "missing_eos_penalty"),
     )
-    return Ppo(model.passes, **{name: getattr(settings, name) for name in names})
+    return Ppo(separate=model.separate, **{name: getattr(settings, name) for name in names})
 
 
 def columns_of(settings: GrpoSettings | PpoSettings, model: torch.nn.Module) -> tuple[dict[str, str], ...]:

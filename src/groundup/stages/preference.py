@@ -31,7 +31,7 @@ def columned(settings: DpoSettings, records: Sequence[Record]) -> list[Record]:
 
     Steps can be timed with any.
     """
-    share = getattr(PREFERENCE_LOSSES[settings.loss], "token_share", ())
+    share = preference_objective(settings).token_share
     kl = {"kl": 0.0} if settings.loss == "kto" else {}
     made = [replace(record, token_share=share, group={**record.group, **kl}) for record in records]
     if not settings.needs_reference:

@@ -175,7 +175,7 @@ def workload_of(model: LanguageModel | PolicyValue, dtype: str, frozen_copies: i
         key_size=config.num_key_value_heads * config.head_dim,
         heads=config.num_attention_heads,
         compute_bytes=2 if dtype == "bfloat16" else 4,
-        own_layers=isinstance(getattr(model, "policy", model), BaseLLM),
+        own_layers=isinstance(model.policy if isinstance(model, PolicyValue) else model, BaseLLM),
         copied_parameters=frozen_copies * sum(p.numel() for p in model.parameters()),
     )
 

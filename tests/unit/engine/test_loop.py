@@ -74,7 +74,8 @@ def test_a_logged_loss_is_the_mean_over_the_windows_tokens(toy):
     assert outcome.steps == 3 and outcome.tokens == sum(
         len(toy.record(i).chains[0].token) for i in (0, 1, 2, 3, 4, 0)
     )
-    assert set(window) == {"step", "epoch", "learning_rate", "loss", "grad_norm", *TIMES}
+    assert set(window) == {"step", "epoch", "learning_rate", "loss", "grad_norm", "num_tokens", *TIMES}
+    assert last["num_tokens"] == outcome.tokens > window["num_tokens"] > 0
 
 
 def test_a_steps_gradient_is_the_mean_over_its_tokens_whatever_its_rows(toy):
@@ -114,7 +115,9 @@ def test_preference_curves_have_trls_names(toy):
     }
     assert all(names <= line.keys() for line in read_jsonl(toy.stage.metrics) if "loss" in line)
     events = EventAccumulator(str(toy.stage.tensorboard)).Reload()
-    assert set(events.Tags()["scalars"]) == names | {"eval_loss", "tokens_per_second", "loading_share"}
+    assert set(events.Tags()["scalars"]) == names | {
+        *("eval_loss", "num_tokens", "tokens_per_second", "loading_share")
+    }
     assert [event.step for event in events.Scalars("rewards/margins")] == [2, 4]
     assert [event.step for event in events.Scalars("eval_loss")] == [0, 4]
     logged = [line["loss"] for line in read_jsonl(toy.stage.metrics) if "loss" in line]

@@ -108,8 +108,8 @@ def test_the_value_is_zero_at_first_and_float32():
 
 def test_where_all_weights_are_trained_one_forward_serves_both():
     model = PolicyValue(tiny(lora=False))
-    assert model.passes == (frozenset({"logp", "entropy_seen", VALUE}),)
-    stats = model(row(), model.passes[0])
+    assert not model.separate
+    stats = model(row(), ENTROPY | VALUES)
     alone = model(row(), ENTROPY)
     assert torch.equal(stats.logp_N, alone.logp_N) and torch.equal(stats.entropy_N, alone.entropy_N)
     assert stats.value_N is not None and stats.value_N.requires_grad
@@ -119,7 +119,7 @@ def test_the_value_begins_as_the_policy_and_the_policy_does_not_feel_it():
     policy = tiny()
     before = policy(row(), LOGP).logp_N.detach()
     model = PolicyValue(policy)
-    assert model.passes == (ENTROPY, VALUES)
+    assert model.separate
     with using_adapter(policy, VALUE):
         assert torch.equal(policy(row(), LOGP).logp_N, before)
     with torch.no_grad():

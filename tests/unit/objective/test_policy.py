@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from groundup.batch import Chain, Record, Stats, pack_step
-from groundup.objective import Grpo, means
+from groundup.objective import Answered, Grpo, means, step_total
 from groundup.objective.advantage import group_advantages
 
 PROMPTS, SAMPLES = 3, 2
@@ -52,7 +52,7 @@ def prepared(objective, row_tokens, parts=1, reward=REWARDS):
         row.with_columns(token={name: column(row, numbers(name)) for name in ("old_logp", "ref_logp")})
         for row in rows
     ]
-    done = objective.prepare(rows, of_parts, reward, {})
+    done = objective.prepare(Answered(rows, of_parts, reward, {}))
     return done.rows, of_parts, done.metrics
 
 
@@ -63,7 +63,7 @@ def step_loss(objective, rows):
         )
         for row in rows
     ]
-    return float(sum(loss for loss, _ in results)), means(metrics for _, metrics in results)
+    return float(sum(loss for loss, _ in results)), means([step_total(metrics for _, metrics in results)])
 
 
 def by_the_book(objective, advantage, places, per_step_tokens):
@@ -163,13 +163,37 @@ def test_an_answer_whose_reward_is_unknown_moves_nothing():
     assert rows[0].sequence["advantage"][2] == 0.0
 
 
-def test_metrics_have_trls_names():
+def clipped_share(objective, advantage, low):
+    """Of each answer's tokens the share that is clipped from below or above, in plain Python."""
+    shares = []
+    for new, old, gain in zip(numbers("logp"), numbers("old_logp"), advantage):
+        ratio = np.exp(new - old)
+        clipped = (ratio < 1 - objective.epsilon) if low else (ratio > 1 + objective.epsilon_high)
+        shares.append(float(np.mean(clipped & ((gain < 0) if low else (gain > 0)))))
+    return shares
+
+
+@pytest.mark.parametrize("row_tokens", [12, 200])
+def test_metrics_have_trls_names_and_are_a_steps_however_it_is_packed(row_tokens):
     objective = Grpo(beta=0.1)
-    rows, _, _ = prepared(objective, 200)
+    rows, _, _ = prepared(objective, row_tokens)
+    assert (len(rows) == 1) == (row_tokens == 200)
     _, metrics = step_loss(objective, rows)
-    clip = {f"clip_ratio/{side}_mean" for side in ("low", "high", "region")}
-    assert set(metrics) == {"loss", "kl", "entropy", *clip}
+    clip = {"low_mean", "low_min", "high_mean", "high_max", "region_mean"}
+    assert set(metrics) == {"loss", "kl", "entropy", *(f"clip_ratio/{name}" for name in clip)}
     assert metrics["clip_ratio/region_mean"] == pytest.approx(
         metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
     )
     assert 0 < metrics["clip_ratio/region_mean"] < 1
+    advantage = group_advantages(REWARDS, "group", "group").flatten().tolist()
+    low, high = (clipped_share(objective, advantage, low) for low in (True, False))
+    assert metrics["clip_ratio/low_min"] == pytest.approx(min(low))
+    assert metrics["clip_ratio/high_max"] == pytest.approx(max(high)) and len({*high}) > 2
+
+
+def test_a_steps_extremes_are_over_its_rows_and_its_sums_add_up():
+    rows = [
+        {"a_min": (2.0, 1.0), "b/max": (3.0, 1.0), "n": (1.0, 2.0)},
+        {"a_min": (1.0, 1.0), "n": (3.0, 2.0)},
+    ]
+    assert step_total(rows) == {"a_min": (1.0, 1.0), "b/max": (3.0, 1.0), "n": (4.0, 4.0)}

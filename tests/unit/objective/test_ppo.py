@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from groundup.batch import Chain, Record, Stats, pack_step
-from groundup.objective import Ppo, means
+from groundup.objective import Answered, Ppo, means
 
-TOGETHER = (frozenset({"logp", "entropy_seen", "value"}),)
 LENGTHS = [3, 1, 4, 2]
 TRUNCATED = [0, 1, 0, 0]
 SCORES = torch.tensor([[1.0], [2.0], [-0.5], [0.25]])
@@ -45,7 +44,7 @@ def prepared(objective, row_tokens=100, parts=((0, 1, 2, 3),), scores=SCORES, ca
         rows += packed
     columns = {"old_logp": OLD, "ref_logp": REF, "value": VALUE}
     rows = [row.with_columns(token={n: column(row, values) for n, values in columns.items()}) for row in rows]
-    return objective.prepare(rows, of_parts, scores, carry or {}), of_parts
+    return objective.prepare(Answered(rows, of_parts, scores, carry or {})), of_parts
 
 
 def by_the_book(kl_coef, kl, gamma, lam, penalty=0.0, whiten_rewards=False):
@@ -88,7 +87,7 @@ ESTIMATES = {
     ids=["defaults", "k3", "penalty", "whitened"],
 )
 def test_advantages_and_returns(settings, row_tokens):
-    objective = Ppo(TOGETHER, **settings)
+    objective = Ppo(**settings)
     done, _ = prepared(objective, row_tokens)
     wanted_advantage, wanted_returns = by_the_book(
         objective.kl_coef,
@@ -109,7 +108,7 @@ def test_advantages_and_returns(settings, row_tokens):
 
 
 def test_policy_and_value_loss_together_and_apart():
-    together = Ppo(TOGETHER, vf_coef=0.3)
+    together = Ppo(vf_coef=0.3)
     done, _ = prepared(together)
     (row,) = done.rows
     logp, value = column(row, LOGP), column(row, NOW)
@@ -134,7 +133,7 @@ def test_policy_and_value_loss_together_and_apart():
 
 
 def test_minibatches_are_means_over_their_own_tokens():
-    done, parts = prepared(Ppo(TOGETHER), parts=((0, 1), (2, 3)))
+    done, parts = prepared(Ppo(), parts=((0, 1), (2, 3)))
     for part in parts:
         assert sum(float(done.rows[i].weight_N.sum()) for i in part) == pytest.approx(1.0)
         assert sum(float(done.rows[i].weight_G.sum()) for i in part) == pytest.approx(1.0)
@@ -143,7 +142,7 @@ def test_minibatches_are_means_over_their_own_tokens():
 def test_an_unknown_score_counts_in_no_loss():
     scores = SCORES.clone()
     scores[2] = math.nan
-    done, _ = prepared(Ppo(TOGETHER), scores=scores)
+    done, _ = prepared(Ppo(), scores=scores)
     (row,) = done.rows
     place = row.sequence["place"].repeat_interleave(row.reads_Q)
     assert (row.weight_N[place == 2] == 0).all() and float(row.weight_N.sum()) == pytest.approx(1.0)
@@ -151,7 +150,7 @@ def test_an_unknown_score_counts_in_no_loss():
 
 
 def test_metrics_by_trls_names():
-    done, _ = prepared(Ppo(TOGETHER, kl_coef=0.1))
+    done, _ = prepared(Ppo(kl_coef=0.1))
     metrics = means([done.metrics])
     kl = statistics.mean(sum(old - ref) for old, ref in zip(OLD, REF))
     assert metrics["objective/kl"] == pytest.approx(kl, abs=1e-5)
@@ -163,12 +162,12 @@ def test_metrics_by_trls_names():
 
 @pytest.mark.parametrize("target, direction", [(1e-3, 1), (1e3, -1)])
 def test_the_kl_coefficient_follows_its_target(target, direction):
-    objective = Ppo(TOGETHER, kl_coef=0.1, kl_estimator="k3", kl_target=target, kl_horizon=40)
+    objective = Ppo(kl_coef=0.1, kl_estimator="k3", kl_target=target, kl_horizon=40)
     done, _ = prepared(objective)
     assert done.carry["kl_coef"] == pytest.approx(0.1 * (1 + direction * 0.2 * 4 / 40))
     again, _ = prepared(objective, carry=done.carry)
     assert means([again.metrics])["objective/kl_coef"] == pytest.approx(done.carry["kl_coef"])
-    fixed, _ = prepared(Ppo(TOGETHER, kl_coef=0.1))
+    fixed, _ = prepared(Ppo(kl_coef=0.1))
     assert fixed.carry["kl_coef"] == 0.1
 
 
@@ -181,7 +180,7 @@ def test_narrower_ranges_clip_more(narrow, metric):
     """Each range moves its own share of clipped tokens, and the loss never becomes smaller by it."""
 
     def at(**settings):
-        objective = Ppo(TOGETHER, vf_coef=0.3, **settings)
+        objective = Ppo(vf_coef=0.3, **settings)
         done, _ = prepared(objective)
         row = done.rows[0]
         stats = Stats(logp_N=column(row, LOGP), entropy_N=torch.zeros(sum(LENGTHS)), value_N=column(row, NOW))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +97,7 @@ def rollouts(
     columns: tuple[dict[str, str], ...] = ()
     if isinstance(objective, Ppo):
         model = PolicyValue(policy)
-        objective = Ppo(model.passes, **{k: v for k, v in vars(objective).items() if k != "passes"})
+        objective = dataclasses.replace(objective, separate=model.separate)
         columns = ({"old_logp": "logp"}, {"value": "value"})
     elif parts * epochs > 1 or objective.kl_in == "reward":
         columns = ({"old_logp": "logp"},)

@@ -15,13 +15,12 @@ from groundup.store.files import read_jsonl
 
 SEEDS = (0, 1, 2)
 ARMS = 8
-TOGETHER = (frozenset({"logp", "entropy_seen", "value"}),)
 PLAIN = {
     "grpo": Grpo(loss_type="grpo"),
     "dapo": Grpo(loss_type="dapo", epsilon_high=0.28),
     "dr_grpo": Grpo(loss_type="dr_grpo", scale_rewards="none", max_completion_length=1),
     "rloo": Grpo(loss_type="rloo", baseline="leave_one_out", scale_rewards="none"),
-    "ppo": Ppo(TOGETHER, kl_coef=0.0),
+    "ppo": Ppo(kl_coef=0.0),
 }
 
 
