@@ -44,6 +44,8 @@ class Plot:
     title: str
     alt: str
     svg: str
+    main: bool = True
+    """Of the panels below; the other metrics' curves are many, and folded away."""
 
     @property
     def inline(self) -> str:
@@ -73,6 +75,8 @@ PANELS = (
     Panel("margins", "Preference margin", _train_and_held_out("rewards/margins")),
     Panel("accuracies", "Preference accuracy", _train_and_held_out("rewards/accuracies")),
     Panel("logps", "Log-probabilities", _pair("logps")),
+    Panel("accuracy", "Pairs scored right", _train_and_held_out("accuracy")),
+    Panel("margin", "Reward margin", _train_and_held_out("margin")),
     Panel("reward", "Reward", _train_and_held_out("reward")),
     Panel(
         "kl",
@@ -101,11 +105,11 @@ def draw_curves(stage: StageRecord) -> list[Plot]:
     for panel in panels:
         series = {line: stage.series(line.metric) for line in panel.lines}
         if any(len(points) > 1 for points in series.values()):
-            drawn.append(_draw(stage.name, panel, series))
+            drawn.append(_draw(stage.name, panel, series, main=panel in PANELS))
     return drawn
 
 
-def _draw(stage_name: str, panel: Panel, series: dict[Line, Points]) -> Plot:
+def _draw(stage_name: str, panel: Panel, series: dict[Line, Points], main: bool) -> Plot:
     style: Any = {
         "svg.fonttype": "none",  # letters stay letters: small, sharp, in the page's font
         "svg.hashsalt": f"{stage_name}-{panel.key}",  # equal input, equal file; ids differ between the page's plots
@@ -129,7 +133,7 @@ def _draw(stage_name: str, panel: Panel, series: dict[Line, Points]) -> Plot:
         text = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return Plot(panel.key, panel.title, _in_words(panel, series), _tidy(text.getvalue()))
+    return Plot(panel.key, panel.title, _in_words(panel, series), _tidy(text.getvalue()), main)
 
 
 def _draw_line(axes: Axes, line: Line, points: Points) -> None:

@@ -33,4 +33,14 @@ def test_a_long_noisy_curve_gets_its_running_mean():
 
 def test_a_metric_that_nobody_foresaw_is_drawn_too():
     plots = draw_curves(stage([{"step": n, "surprise": n, "eval_surprise": n} for n in (1, 2)]))
-    assert [(plot.key, plot.title) for plot in plots] == [("surprise", "surprise")]
+    assert [(plot.key, plot.title, plot.main) for plot in plots] == [("surprise", "surprise", False)]
+
+
+def test_what_a_reward_model_learns_stands_in_front():
+    lines = [{"step": n, "accuracy": 0.5, "margin": n, "eval_margin": n, "grad_norm": 1.0} for n in (1, 2)]
+    plots = draw_curves(stage(lines))
+    assert [(plot.key, plot.main) for plot in plots] == [
+        ("accuracy", True),
+        ("margin", True),
+        ("grad_norm", True),
+    ]
