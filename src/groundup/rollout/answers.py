@@ -26,8 +26,12 @@ class Question:
 
     @property
     def key(self) -> str:
-        """What decides the side of a hold-out."""
         return self.task.key
+
+    @property
+    def opening(self) -> str:
+        """What decides the side of a hold-out."""
+        return self.task.opening
 
 
 @dataclass(frozen=True)
