@@ -20,11 +20,16 @@ def take(make_policy, make_rollouts, tmp_path):
 
     def taken(eval_temperature, seed=0, **decoding):
         settings = SimpleNamespace(
-            eval_temperature=eval_temperature, num_eval_prompts=len(PROMPTS), sample_count=0
+            eval_temperature=eval_temperature,
+            num_eval_prompts=len(PROMPTS),
+            sample_count=0,
+            sample_prompts=[],
+            sample_tokens=1,
         )
         context = SimpleNamespace(
             settings=settings,
-            recipe=SimpleNamespace(seed=seed),
+            recipe=SimpleNamespace(seed=seed, chat=None),
+            rehearse=False,
             few=list,
             stage=SimpleNamespace(samples=tmp_path / "samples.jsonl"),
         )
