@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -33,6 +35,17 @@ class UserError(ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         """Worker processes send errors back pickled, and keywords would be lost on the way."""
         return _rebuilt, (type(self), self.what, self.where, self.why, self.fix)
+
+
+def unreadable(path: str | Path, error: OSError) -> UserError:
+    """What to say of a file or folder that is there and cannot be read."""
+    allowed = "ask its owner for the right to read it (ls -l shows who may), or name another"
+    return UserError(
+        f"The {'folder' if os.path.isdir(path) else 'file'} cannot be read.",
+        where=str(path),
+        why=error.strerror or str(error),
+        fix=allowed if isinstance(error, PermissionError) else "",
+    )
 
 
 def _rebuilt(kind: type[UserError], what: str, where: str, why: str, fix: str) -> UserError:

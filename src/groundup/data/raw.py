@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from groundup.data.types import Origin
-from groundup.errors import UserError
+from groundup.errors import UserError, unreadable
 
 if sys.version_info >= (3, 14):
     zstd = import_module("compression.zstd")
@@ -60,9 +60,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno is None:  # bz2 says so of bad data
             raise damaged(path, error) from error
-        raise UserError(
-            "The file cannot be read.", where=str(path), why=error.strerror or str(error)
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _check_encoding(path: Path, file: Any) -> None:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from groundup.data.raw import RawRow, opened
 from groundup.data.types import Origin
-from groundup.errors import UserError
+from groundup.errors import UserError, unreadable
 
 BATCH_ROWS = 1024
 BOM = b"\xef\xbb\xbf"
@@ -140,9 +140,7 @@ def arrow_rows(path: Path) -> Iterator[RawRow]:
     except OSError as error:
         if error.errno is None:
             raise _damaged(path, number, error) from error
-        raise UserError(
-            "The file cannot be read.", where=str(path), why=error.strerror or str(error)
-        ) from error
+        raise unreadable(path, error) from error
     except (pyarrow.ArrowException, ValueError) as error:
         raise _damaged(path, number, error) from error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.errors import UserError
+from groundup.errors import UserError, unreadable
 from groundup.hub.download import Wanted, bring, download, plan_download
 from groundup.hub.names import find_local, looks_like_path, missing_path
 
@@ -69,19 +71,25 @@ def wanted_data(name: str) -> Wanted:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    """UserError where a folder below may not be looked into: what is in it would be left out without a word."""
+    files = []
+    for where, folders, names in os.walk(folder, onerror=_stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(where, name) for name in names if not name.startswith(".")]
+    files = sorted(file for file in files if file.is_file())
     if not files:
         raise UserError(f"The folder {folder} holds no files.", fix="name a folder with data in it")
     return files
 
 
+def _stop(error: OSError) -> None:
+    raise unreadable(error.filename, error)
+
+
 def _glob(pattern: str, relative_to: Path | None) -> list[Path]:
     full = str(Path(pattern).expanduser())
     for start in [relative_to, Path()] if relative_to else [Path()]:
+        _check_readable(start / full)
         found = sorted(Path(match) for match in glob.glob(str(start / full), recursive=True))
         if files := [path.resolve() for path in found if path.is_file()]:
             return files
@@ -90,3 +98,14 @@ def _glob(pattern: str, relative_to: Path | None) -> list[Path]:
         why=f"the search started at {(relative_to or Path()).resolve()}",
         fix="check the pattern; ** stands for folders of any depth",
     )
+
+
+def _check_readable(pattern: Path) -> None:
+    """UserError where a folder that the pattern looks into cannot be read, which `glob` passes over."""
+    for count, part in enumerate(pattern.parts):
+        if not glob.has_magic(part):
+            continue
+        above = Path(*pattern.parts[:count])
+        for folder in glob.glob(str(above / "**/") if part == "**" else str(above), recursive=True):
+            if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                raise unreadable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

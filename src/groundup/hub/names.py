@@ -6,7 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
-from groundup.errors import UserError
+from groundup.errors import UserError, unreadable
 
 # "Qwen2.5-0.5B" has a dot too, so only endings that files really have make a name a file's
 FILE_SUFFIXES = frozenset(
@@ -20,8 +20,11 @@ def find_local(name: str, relative_to: Path | None) -> Path | None:
     """The existing file or folder of that name: below `relative_to` first, then below the current folder."""
     path = Path(name).expanduser()
     for candidate in [relative_to / path, path] if relative_to else [path]:
-        if candidate.exists():
-            return candidate.resolve()
+        try:
+            if candidate.exists():
+                return candidate.resolve()
+        except PermissionError as error:  # of a folder above it
+            raise unreadable(candidate, error) from error
     return None
 
 

@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from groundup.errors import UserError
@@ -43,3 +47,36 @@ def test_what_is_not_there(here):
         resolve_data("empty")
     with pytest.raises(UserError, match="downloads are switched off"):
         resolve_data("org/rows")
+
+
+def denied(monkeypatch, folder):
+    """As if this folder were another user's; tests may run as root, who may read everything."""
+    scandir, access, exists = os.scandir, os.access, Path.exists
+
+    def refuse(path):
+        if Path(path).resolve() == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    def there(path):
+        if folder in path.absolute().parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path).resolve() != folder and access(path, mode)
+    )
+    monkeypatch.setattr(Path, "exists", there)
+
+
+@pytest.mark.parametrize("name", ["", "sub", "sub/*.jsonl", "**/*.jsonl", "s*/*.jsonl", "sub/a.jsonl"])
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch, name):
+    (tmp_path / "sub").mkdir()
+    for place in ("a.jsonl", "sub/a.jsonl"):
+        (tmp_path / place).write_text("{}\n")
+    before = resolve_data(str(tmp_path / name))
+    denied(monkeypatch, tmp_path / "sub")
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        resolve_data(str(tmp_path / name))
+    assert before and "sub" in caught.value.where and "right to read" in caught.value.fix
