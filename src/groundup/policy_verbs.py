@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from groundup.stage_verbs import Verb, data_option, eval_data_option, model_option, recipe_options, run_verb
+from groundup.stage_verbs import recipe_options, rows_options, train_verb
 
-
-def policy_options(verb: Verb) -> Verb:
-    """What both take."""
-    for option in (
-        recipe_options,
-        eval_data_option,
-        click.option(
-            "--reward",
-            "rewards",
-            required=True,
-            multiple=True,
-            metavar="R",
-            help="A shipped reward, FILE.py:NAME, or {function: NAME, ...}; repeatable.",
-        ),
-        data_option("Rows with prompts; their other columns go to the rewards. Repeatable."),
-        model_option("The model to start from, and the reference."),
-    ):
-        verb = option(verb)
-    return verb
+prompts_options = rows_options(
+    "Rows with prompts; their other columns go to the rewards. Repeatable.",
+    "The model to start from, and the reference.",
+)
+reward_option = click.option(
+    "--reward",
+    "rewards",
+    required=True,
+    multiple=True,
+    metavar="R",
+    help="A shipped reward, FILE.py:NAME, or {function: NAME, ...}; repeatable.",
+)
 
 
 @click.command()
-@policy_options
+@prompts_options
+@reward_option
+@recipe_options
 def grpo(**options: Any) -> None:
     """Let a model learn from rewards on groups of its answers (GRPO, LoRA by default).
 
@@ -47,7 +40,9 @@ def grpo(**options: Any) -> None:
 
 
 @click.command()
-@policy_options
+@prompts_options
+@reward_option
+@recipe_options
 def ppo(**options: Any) -> None:
     """Let a model learn from rewards with a value function (PPO, LoRA by default).
 
@@ -61,22 +56,7 @@ def ppo(**options: Any) -> None:
     _run("ppo", **options)
 
 
-def _run(
-    kind: str,
-    model: str,
-    data: Sequence[str],
-    rewards: Sequence[str],
-    eval_data: Sequence[str],
-    settings: Sequence[str],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
+def _run(kind: str, rewards: tuple[str, ...], **options: Any) -> None:
     from groundup.config.overrides import value_of
 
-    stage = {
-        "from": model,
-        "data": list(data),
-        "eval_data": list(eval_data) or None,
-        "rewards": [value_of(text, f"--reward {text}") for text in rewards],
-    }
-    run_verb(kind, data[0], {kind: stage}, settings, out, rehearse)
+    train_verb(kind, rewards=[value_of(text, f"--reward {text}") for text in rewards], **options)

@@ -35,17 +35,19 @@ def recipe_options(verb: Verb) -> Verb:
     return verb
 
 
-def model_option(help_text: str) -> Callable[[Verb], Verb]:
-    return click.option("--model", required=True, metavar="M", help=help_text)
-
-
 def data_option(help_text: str, required: bool = True) -> Callable[[Verb], Verb]:
     return click.option("--data", required=required, multiple=True, metavar="F", help=help_text)
 
 
-def eval_data_option(verb: Verb) -> Verb:
-    help_text = "Held-out rows; otherwise a part of --data."
-    return click.option("--eval-data", multiple=True, metavar="F", help=help_text)(verb)
+def rows_options(rows: str, model: str = "The model to start from.") -> Callable[[Verb], Verb]:
+    """What every verb takes that trains a model on rows; both are help texts."""
+
+    def add(verb: Verb) -> Verb:
+        help_text = "Held-out rows; otherwise a part of --data."
+        verb = click.option("--eval-data", multiple=True, metavar="F", help=help_text)(verb)
+        return click.option("--model", required=True, metavar="M", help=model)(data_option(rows)(verb))
+
+    return add
 
 
 @click.command()
@@ -71,18 +73,9 @@ def pretrain(data: tuple[str, ...], settings: tuple[str, ...], out: Path | None,
 
 
 @click.command()
-@model_option("The model to start from.")
-@data_option("Conversations, .jsonl or .json; repeatable.")
-@eval_data_option
+@rows_options("Conversations, .jsonl or .json; repeatable.")
 @recipe_options
-def sft(
-    model: str,
-    data: tuple[str, ...],
-    eval_data: tuple[str, ...],
-    settings: tuple[str, ...],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
+def sft(**options: Any) -> None:
     """Fine-tune a model on conversations (LoRA by default).
 
     Rows have `messages`, or `prompt` and `completion`, or `instruction` and `output`.
@@ -92,23 +85,13 @@ def sft(
       groundup sft --model HuggingFaceTB/SmolLM2-135M-Instruct --data mine.jsonl
       groundup sft --model runs/base --data mine.jsonl --set learning_rate=1e-4 --set lora=false
     """
-    stage = {"from": model, "data": list(data), "eval_data": list(eval_data) or None}
-    run_verb("sft", data[0], {"sft": stage}, settings, out, rehearse)
+    train_verb("sft", **options)
 
 
 @click.command()
-@model_option("The model to start from.")
-@data_option("Preference pairs, .jsonl or .json; repeatable.")
-@eval_data_option
+@rows_options("Preference pairs, .jsonl or .json; repeatable.")
 @recipe_options
-def reward(
-    model: str,
-    data: tuple[str, ...],
-    eval_data: tuple[str, ...],
-    settings: tuple[str, ...],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
+def reward(**options: Any) -> None:
     """Train a reward model from preference pairs (LoRA by default).
 
     Rows have `prompt`, `chosen` and `rejected`, and perhaps a `margin`. The result gives a text one number;
@@ -119,14 +102,11 @@ def reward(
       groundup reward --model runs/sft-mine --data pairs.jsonl
       groundup reward --model runs/sft-mine --data pairs.jsonl --set lora=false
     """
-    stage = {"from": model, "data": list(data), "eval_data": list(eval_data) or None}
-    run_verb("reward", data[0], {"reward": stage}, settings, out, rehearse)
+    train_verb("reward", **options)
 
 
 @click.command()
-@model_option("The model to start from.")
-@data_option("Preference pairs, .jsonl or .json; repeatable.")
-@eval_data_option
+@rows_options("Preference pairs, .jsonl or .json; repeatable.")
 @click.option(
     "--loss",
     metavar="NAME",
@@ -136,16 +116,7 @@ def reward(
     "--reference", metavar="M", help="The model to stay close to.  [default: the one to start from]"
 )
 @recipe_options
-def dpo(
-    model: str,
-    data: tuple[str, ...],
-    eval_data: tuple[str, ...],
-    loss: str | None,
-    reference: str | None,
-    settings: tuple[str, ...],
-    out: Path | None,
-    rehearse: bool,
-) -> None:
+def dpo(**options: Any) -> None:
     """Align a model with preference pairs (DPO and its relatives, LoRA by default).
 
     Rows have `prompt`, `chosen` and `rejected`; with --loss kto `prompt`, `completion` and `label`.
@@ -155,10 +126,7 @@ def dpo(
       groundup dpo --model runs/sft-mine --data pairs.jsonl
       groundup dpo --model runs/sft-mine --data pairs.jsonl --loss ipo --set beta=0.05
     """
-    stage: dict[str, Any] = {"from": model, "data": list(data), "eval_data": list(eval_data) or None}
-    stage |= {"loss": loss} if loss else {}
-    stage |= {"reference": reference} if reference else {}
-    run_verb("dpo", data[0], {"dpo": stage}, settings, out, rehearse)
+    train_verb("dpo", **options)
 
 
 @click.command()
@@ -190,6 +158,22 @@ def evaluate(
       groundup eval HuggingFaceTB/SmolLM2-135M-Instruct --data questions.jsonl
     """
     run_verb("eval", model, {"eval": {"from": model, "data": list(data) or None}}, settings, out, rehearse)
+
+
+def train_verb(
+    kind: str,
+    model: str,
+    data: Sequence[str],
+    eval_data: Sequence[str],
+    settings: Sequence[str],
+    out: Path | None,
+    rehearse: bool,
+    **more: Any,
+) -> None:
+    """One stage that trains a model on rows. more: settings by the recipe's names; None: not given."""
+    stage = {"from": model, "data": list(data), "eval_data": list(eval_data) or None, **more}
+    stage = {name: value for name, value in stage.items() if value is not None}
+    run_verb(kind, data[0], {kind: stage}, settings, out, rehearse)
 
 
 def run_verb(

@@ -1,6 +1,7 @@
 """Settings by the names that other tools have for them, and what they are called here.
 
 Only names with an equal meaning stand in `NAMES`; what needs no setting here stands in `LEAVE_OUT`, with the reason.
+What belongs to preferences and rewards alone stands in `foreign_alignment`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from groundup.config import foreign_alignment
 from groundup.errors import UserError
 
 _ROWS = "the rows of one optimizer step on all devices together: per-device size x accumulation x devices"
 _CUT = "prompt and answer together; longer rows are set aside and counted, never cut"
 
 NAMES: dict[str, tuple[str, str]] = {
+    **foreign_alignment.NAMES,
     # Trainer, TRL and the tutorials on top of them
     "model_name_or_path": ("from", "a hub name, a folder, an adapter, or a stage"),
     "model_name": ("from", "a hub name, a folder, an adapter, or a stage"),
@@ -83,6 +86,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "default_system": ("chat.system_prompt", "beside `stages`"),
     "enable_thinking": ("chat.chat_template_kwargs", "{enable_thinking: false}, beside `stages`"),
     "assistant_only_loss": ("loss_on", "the loss always sees answers alone: all of them, or the last"),
+    "completion_only_loss": ("loss_on", "the loss always sees answers alone: all of them, or the last"),
     "mask_history": ("loss_on", "last"),
     "run_name": ("name", "beside `stages`"),
     # LLaMA-Factory
@@ -102,6 +106,7 @@ _ALONE = "training runs in one process, on one device"
 _WHOLE = "base weights are not quantized; an adapter's base lies in memory in the compute dtype"
 
 LEAVE_OUT: dict[str, str] = {
+    **foreign_alignment.LEAVE_OUT,
     "output_dir": "the folder is runs/NAME, or --out on the command line",
     "overwrite_output_dir": "a finished stage is reused, a changed one made again; --out names another folder",
     "report_to": "TensorBoard's events and metrics.jsonl are always written",
@@ -113,11 +118,13 @@ LEAVE_OUT: dict[str, str] = {
     "flash_attn": _EXACT,
     "per_device_eval_batch_size": _MEASURED,
     "device_batch_size": _MEASURED,
-    "mini_batch_size": _MEASURED,
     "auto_find_batch_size": _MEASURED,
     "packing": "rows are always packed, and no row sees another",
+    "packing_strategy": "rows are always packed, and no row sees another",
+    "eval_packing": "rows are always packed, and no row sees another",
     "padding_free": "there is no padding",
     "group_by_length": "there is no padding",
+    "dataset_kwargs": "rows are read by what is in them",
     "remove_unused_columns": "other columns are never read",
     "dataset_num_proc": "as many processes as fit the machine",
     "preprocessing_num_workers": "as many processes as fit the machine",
@@ -145,8 +152,6 @@ LEAVE_OUT: dict[str, str] = {
     "ddp_find_unused_parameters": _ALONE,
     "device_map": "a GPU is taken where PyTorch sees one",
     "use_cpu": "a GPU is taken where PyTorch sees one; CUDA_VISIBLE_DEVICES= hides it",
-    "ref_model": "the reference is the model that the stage starts from",
-    "reference_model": "the reference is the model that the stage starts from",
     "precompute_ref_log_probs": "they always are computed once, before training",
     "push_to_hub": "nothing is uploaded",
     "hub_model_id": "nothing is uploaded",
@@ -159,6 +164,7 @@ _ADAMW = "Write adamw_torch, or leave it out: its moments are float32, and an ad
 _HALF = "Write bfloat16, or leave it out: float16 is not used, it overflows in training."
 
 VALUES: dict[tuple[str, Any], str] = {
+    **foreign_alignment.VALUES,
     **{
         ("optim", name): _ADAMW
         for name in (
@@ -179,10 +185,13 @@ VALUES: dict[tuple[str, Any], str] = {
 """Values that other tools have and this one has not, by (setting, value)."""
 
 
-def advice(key: str) -> str:
-    """What to write in place of another tool's setting; empty for a name that is not known."""
-    if key in NAMES:
-        name, note = NAMES[key]
+def advice(key: str, kind: str = "") -> str:
+    """What to write in place of another tool's setting; empty for a name that is not known. kind: of the stage."""
+    found = foreign_alignment.IN_KIND.get((kind, key)) or NAMES.get(key)
+    if found is not None:
+        name, note = found
+        if not name:
+            return f"Leave it out: {note}."
         return f"Here it is `{name}`{': ' + note if note else ''}."
     return f"Leave it out: {LEAVE_OUT[key]}." if key in LEAVE_OUT else ""
 
@@ -192,7 +201,7 @@ def value_advice(key: Any, value: Any) -> str:
     try:
         return VALUES.get((key, value), "")
     except TypeError:  # a list or settings
-        return ""
+        return "Write one of them: losses are not mixed." if key == "loss" and isinstance(value, list) else ""
 
 
 def refuse(raw: Mapping[str, Any], where: str) -> None:

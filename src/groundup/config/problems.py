@@ -109,7 +109,8 @@ def unknown_key(path: Path, kinds: Mapping[str, str]) -> Problem:
     key, around = str(path[-1]), path[:-1]
     known = known_keys(around, kinds)
     meant = words.nearest(key, known)
-    fix = foreign.advice(key)
+    kind = kinds[str(around[1])] if around[:1] == ("stages",) and len(around) == 2 else ""
+    fix = foreign.advice(key, kind)
     if not fix:
         fix = (
             f"Did you mean `{meant}`?"

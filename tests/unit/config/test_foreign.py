@@ -2,7 +2,7 @@
 
 import pytest
 
-from groundup.config import build_recipe, foreign, load_recipe, words
+from groundup.config import build_recipe, foreign, foreign_alignment, load_recipe, words
 from groundup.config.schema import STAGE_KINDS
 from groundup.errors import UserError
 
@@ -33,11 +33,54 @@ def test_a_foreign_value_belongs_to_a_setting_that_refuses_it(place, value):
     assert exists(place) or exists(f"lora.{place}")
 
 
-def failure(**settings):
-    stage = ONE["stages"]["sft"] | settings
+@pytest.mark.parametrize(("place", "theirs"), foreign_alignment.IN_KIND)
+def test_a_name_of_another_kind_is_answered_with_this_kinds(place, theirs):
+    ours, _ = foreign_alignment.IN_KIND[place, theirs]
+    known = words.fields(STAGE_KINDS[place])
+    assert theirs not in known and exists(theirs), "else it belongs into NAMES"
+    assert not ours or ours in known
+    assert (f"Here it is `{ours}`" if ours else "Leave it out") in failure(place, **{theirs: 1})
+
+
+def failure(kind="sft", **settings):
+    stage = ONE["stages"]["sft"] | settings | ({"rewards": ["length"]} if kind in ("grpo", "ppo") else {})
     with pytest.raises(UserError) as caught:
-        build_recipe({"name": "x", "stages": {"sft": stage}})
+        build_recipe({"name": "x", "stages": {kind: stage}})
     return caught.value.render()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("ppo", {"ppo_epochs": 4}, "Here it is `num_ppo_epochs`."),
+        ("ppo", {"init_kl_coef": 0.2}, "Here it is `kl_coef`."),
+        ("ppo", {"adap_kl_ctrl": True}, "Here it is `kl_target`:"),
+        ("ppo", {"mini_batch_size": 1}, "Here it is `num_mini_batches`:"),
+        ("ppo", {"response_length": 53}, "Here it is `max_completion_length`."),
+        ("ppo", {"reward_model": "m"}, "Here it is `rewards`: rewards: [{function: model, model: M}]"),
+        ("ppo", {"ppo_score_norm": True}, "Leave it out: rewards are not rescaled"),
+        ("grpo", {"generation_batch_size": 8}, "Here it is `batch_size`:"),
+        ("grpo", {"use_vllm": True}, "Leave it out: answers come from the generator here"),
+        ("grpo", {"reward_weights": [1.0]}, "a weight beside each"),
+        ("grpo", {"importance_sampling_level": "sequence"}, "with loss_type: rloo the whole answer's"),
+        ("grpo", {"loss_type": "cispo"}, "It is not here. Nearest is dapo"),
+        ("grpo", {"scale_rewards": True}, "Write group."),
+        ("grpo", {"scale_rewards": False}, "Write none."),
+        ("dpo", {"loss_type": "ipo"}, "Here it is `loss`."),
+        ("dpo", {"loss": "apo_zero"}, "It is not here. Nearest is kto"),
+        ("dpo", {"loss": ["sigmoid", "sft"]}, "losses are not mixed"),
+        ("dpo", {"f_divergence_type": "js_divergence"}, "Leave it out: the reference is kept to by"),
+        ("dpo", {"ref_model": "m"}, "Here it is `reference`:"),
+    ],
+)
+def test_names_of_alignment_are_answered_in_their_stages(kind, settings, said):
+    assert said in failure(kind, **settings)
+
+
+@pytest.mark.parametrize(("place", "value"), foreign_alignment.VALUES)
+def test_a_foreign_choice_is_refused_with_what_to_write(place, value):
+    kind = {"loss": "dpo", "kl_estimator": "ppo"}.get(place, "grpo")
+    assert foreign_alignment.VALUES[place, value] in failure(kind, **{place: value})
 
 
 @pytest.mark.parametrize(
