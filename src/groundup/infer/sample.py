@@ -9,11 +9,18 @@ from random import Random
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from groundup.errors import UserError
 
 NUCLEUS_FIRST = 128
 """The likeliest tokens, looked at before the whole vocabulary is sorted for top-p: mostly they are enough."""
+
+BLOCK = 128
+"""Neighbouring tokens whose weights are summed first when one is drawn."""
+
+
+BELOW_ONE = 1.0 - 2.0**-52
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,10 @@ class Sampling:
             raise UserError(f"min_p is {self.min_p}", fix="use 0 (no limit) or a number below 1")
 
 
+PLAIN = Sampling(temperature=1.0)
+"""Draws from the model's own distribution."""
+
+
 def row_random(seed: int, row: int) -> Random:
     """The randomness of one row: a function of the two numbers alone, the same on every device.
 
@@ -55,7 +66,9 @@ def pick(
     sampling: for all rows, or one a row. Raises UserError where a row's logits are not finite numbers.
     """
     logits_BV = logits_BV.float()
-    lse_B = torch.logsumexp(logits_BV, dim=-1)
+    share_BV = logits_BV.softmax(dim=-1)
+    top_B = logits_BV.amax(dim=-1)
+    lse_B = top_B - share_BV.amax(dim=-1).log_()  # the softmax has summed already
     if not bool(torch.isfinite(lse_B).all()):
         raise UserError(
             "the model's output holds numbers that are not finite",
@@ -64,25 +77,44 @@ def pick(
         )
     sampling_B = [sampling] * len(logits_BV) if isinstance(sampling, Sampling) else list(sampling)
     drawn = [row for row, how in enumerate(sampling_B) if how.temperature > 0]
-    if len(drawn) == len(sampling_B):
-        token_B = _draw(logits_BV, sampling_B, random_B)
+    if all(how == PLAIN for how in sampling_B):
+        token_B = _draw(share_BV, random_B)
+    elif len(drawn) == len(sampling_B):
+        token_B = _draw(kept(logits_BV, sampling_B), random_B)
     else:
         token_B = logits_BV.argmax(dim=-1)
         if drawn:
             index = torch.tensor(drawn, device=logits_BV.device)
             some = [sampling_B[row] for row in drawn]
-            token_B[index] = _draw(logits_BV[index], some, [random_B[row] for row in drawn])
+            token_B[index] = _draw(kept(logits_BV[index], some), [random_B[row] for row in drawn])
     return token_B, logits_BV.gather(-1, token_B[:, None])[:, 0] - lse_B
 
 
-def _draw(logits_BV: Tensor, sampling_B: Sequence[Sampling], random_B: Sequence[Random]) -> Tensor:
-    """The token at which the cumulative weight passes a number uniform in [0, 1), in the vocabulary's order."""
+def _draw(weight_BV: Tensor, random_B: Sequence[Random]) -> Tensor:
+    """The token at which the cumulative weight passes a share, uniform in [0, 1), of the whole.
+
+    In the vocabulary's order, and in two steps: the block of tokens at which it passes, then the token inside it. The
+    first token *above* is taken, and only a weight over zero lifts the sum above what it was before.
+    """
     draw_B = torch.tensor([random.random() for random in random_B], dtype=torch.float64)
-    cumulative_BV = kept(logits_BV, sampling_B).cumsum(dim=-1, dtype=torch.float64)
-    threshold_B1 = draw_B.to(logits_BV.device)[:, None] * cumulative_BV[:, -1:]
-    # The first place *above* the threshold: a token of weight zero never is.
-    place_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True)
-    return place_B1[:, 0].clamp(max=cumulative_BV.shape[-1] - 1)
+    draw_B1 = draw_B.to(weight_BV.device)[:, None]
+    over = -weight_BV.shape[-1] % BLOCK
+    weight_BCc = (F.pad(weight_BV, (0, over)) if over else weight_BV).unflatten(-1, (-1, BLOCK))
+    block_BC = weight_BCc.sum(dim=-1).double()
+    place_B1, inside_B1 = _passed(block_BC, draw_B1)
+    index_B1c = place_B1[:, :, None].expand(-1, -1, BLOCK)
+    token_B1, _ = _passed(weight_BCc.gather(1, index_B1c)[:, 0].double(), inside_B1)
+    return (place_B1 * BLOCK + token_B1)[:, 0]
+
+
+def _passed(weight_BN: Tensor, share_B1: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the cumulative weight passes the share of the whole, and which share of that very weight is passed, < 1."""
+    cumulative_BN = weight_BN.cumsum(dim=-1)
+    threshold_B1 = share_B1 * cumulative_BN[:, -1:]
+    place_B1 = torch.searchsorted(cumulative_BN, threshold_B1, right=True).clamp_(max=weight_BN.shape[-1] - 1)
+    here_B1 = weight_BN.gather(1, place_B1)
+    before_B1 = cumulative_BN.gather(1, place_B1) - here_B1
+    return place_B1, ((threshold_B1 - before_B1) / here_B1).clamp_(0.0, BELOW_ONE)
 
 
 def kept(logits_BV: Tensor, sampling: Sampling | Sequence[Sampling]) -> Tensor:

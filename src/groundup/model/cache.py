@@ -54,7 +54,7 @@ class PromptCache:
         self._prompt: dict[int, tuple[Tensor, Tensor]] = {}
         """[n, K, P, d] a layer, zeros behind shorter prompts."""
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
-        """[n, K, g, capacity, d] a layer."""
+        """Keys [n, K, g, d, capacity], as their product wants them, and values [n, K, g, capacity, d] a layer."""
         self._capacity = FIRST_CAPACITY
         self._bias: dict[tuple[int | None, int], tuple[Tensor, Tensor]] = {}
         self._place()
@@ -68,9 +68,9 @@ class PromptCache:
         self._bias = {}
         if self.own_tokens == self._capacity:
             self._capacity *= 2
-            for layer, held in self._own.items():
-                key, value = (F.pad(x, (0, 0, 0, self._capacity - self.own_tokens)) for x in held)
-                self._own[layer] = key, value
+            more = self._capacity - self.own_tokens
+            for layer, (key, value) in self._own.items():
+                self._own[layer] = F.pad(key, (0, more)), F.pad(value, (0, 0, 0, more))
         return self._prompt_B + self.own_tokens
 
     def finish(self) -> None:
@@ -150,9 +150,9 @@ class PromptCache:
         each = query.view(groups * heads * slots, -1, dim)
         together = query.view(groups * heads, -1, dim)
         key_P, value_P = (x.flatten(0, 1) for x in self._prompt[layer])
-        key_m, value_m = self._store(layer, key_TKd, value_TKd)
-        weight = self._weights(scoring, together, each, key_P, key_m)
-        prompt_weight, own_weight = weight.split((key_P.shape[1], key_m.shape[1]), -1)
+        turned_key_m, value_m = self._store(layer, key_TKd, value_TKd)
+        weight = self._weights(scoring, together, each, key_P, turned_key_m)
+        prompt_weight, own_weight = weight.split((key_P.shape[1], value_m.shape[1]), -1)
         output = torch.bmm(prompt_weight.unflatten(0, together.shape[:2]), value_P)
         output = output.view(len(each), each.shape[1], -1)
         output = torch.baddbmm(output, own_weight.unflatten(0, each.shape[:2]), value_m)
@@ -161,20 +161,23 @@ class PromptCache:
         return output if self._place_B is None else output.index_select(0, self._place_B)
 
     def _weights(
-        self, scoring: Scoring, together: Tensor, each: Tensor, key_P: Tensor, key_m: Tensor
+        self, scoring: Scoring, together: Tensor, each: Tensor, key_P: Tensor, turned_key_m: Tensor
     ) -> Tensor:
         """[n * K * g * r, P + m]: how much each query takes of the prompt's tokens and of its text's own."""
         scale = each.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
         bias_P, bias_m = self._biases(scoring.window, len(key_P) // self._shape[0], each.dtype)
         if not scoring.written_out:
             prompt = torch.baddbmm(bias_P, together, key_P.mT, alpha=scale).flatten(0, 1)
-            own = torch.baddbmm(bias_m, each, key_m.mT, alpha=scale).flatten(0, 1)
+            own = torch.baddbmm(bias_m, each, turned_key_m, alpha=scale).flatten(0, 1)
             return torch.cat((prompt, own), -1).softmax(-1)
-        prompt, own = (torch.bmm(together, key_P.mT).flatten(0, 1), torch.bmm(each, key_m.mT).flatten(0, 1))
+        prompt, own = (
+            torch.bmm(together, key_P.mT).flatten(0, 1),
+            torch.bmm(each, turned_key_m).flatten(0, 1),
+        )
         score = torch.cat((prompt, own), -1).float() * scale
         if scoring.softcap is not None:
             score = scoring.softcap * torch.tanh(score / scoring.softcap)
-        prompt, own = score.split((key_P.shape[1], key_m.shape[1]), -1)
+        prompt, own = score.split((key_P.shape[1], own.shape[-1]), -1)
         prompt.unflatten(0, together.shape[:2]).add_(bias_P)
         own.unflatten(0, each.shape[:2]).add_(bias_m)
         if scoring.sinks_H is None:
@@ -201,16 +204,19 @@ class PromptCache:
         return self._bias[window, heads]
 
     def _store(self, layer: int, key_TKd: Tensor, value_TKd: Tensor) -> tuple[Tensor, Tensor]:
-        """All of the texts' own keys and values so far, [n * K * g, m, d] each."""
-        new = [self._spread(x).unflatten(0, self._shape).transpose(1, 2) for x in (key_TKd, value_TKd)]
+        """The texts' own keys [n * K * g, d, m] and values [n * K * g, m, d] so far."""
+        new_key, new_value = (
+            self._spread(x).unflatten(0, self._shape).transpose(1, 2) for x in (key_TKd, value_TKd)
+        )
         if layer not in self._own:
-            key, value = (x.new_zeros(*x.shape[:3], self._capacity, x.shape[-1]) for x in new)
+            key = new_key.new_zeros(*new_key.shape, self._capacity)
+            value = new_value.new_zeros(*new_value.shape[:3], self._capacity, new_value.shape[-1])
             self._own[layer] = key, value
+        key, value = self._own[layer]
+        key[..., self.own_tokens] = new_key
+        value[:, :, :, self.own_tokens] = new_value
         used = _rounded(self.own_tokens + 1)
-        for held, now in zip(self._own[layer], new, strict=True):
-            held[:, :, :, self.own_tokens] = now
-        key, value = (held.flatten(0, 2)[:, :used] for held in self._own[layer])
-        return key, value
+        return key.flatten(0, 2)[:, :, :used], value.flatten(0, 2)[:, :used]
 
     def _spread(self, x_Bhd: Tensor) -> Tensor:
         """[n * g, h, d]: texts at their places, zeros at empty ones."""

@@ -76,16 +76,3 @@ class _LoraLinear(torch.autograd.Function):
 
 def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def few_rows(x_ND: Tensor, weight_OD: Tensor, onto_NO: Tensor | None = None) -> Tensor:
-    """x Wᵀ, or onto + x Wᵀ, for the few rows that generation has; [N, O].
-
-    On a CPU in float32 it is taken as (W xᵀ)ᵀ, which the library's kernels do faster: up to twice as fast for 4 rows.
-    """
-    if len(x_ND) == 1 or x_ND.dtype != torch.float32 or x_ND.device.type != "cpu":
-        turned = weight_OD.T
-        return torch.mm(x_ND, turned) if onto_NO is None else torch.addmm(onto_NO, x_ND, turned)
-    if onto_NO is None:
-        return torch.mm(weight_OD, x_ND.T).T.contiguous()
-    return torch.addmm(onto_NO.T, weight_OD, x_ND.T).T.contiguous()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.model.functions import few_rows
+from groundup.model.few_rows import FewRows, few_rows
 from groundup.model.logits import Blocks, Rule, Tile, accumulator, add_product
 
 Columns = tuple[Tensor, Tensor | None, Tensor | None]
@@ -79,12 +79,12 @@ class Head(nn.Module):
         named = zip(("logp", "lse", "entropy_seen" if seen else "entropy"), columns, strict=True)
         return {name: column for name, column in named if name in needs and column is not None}
 
-    def logits(self, hidden_ND: Tensor, weight_VD: Tensor | None = None) -> Tensor:
-        """Float32 [N, V]; for a few rows, as generation needs. weight_VD: the head's own, cast already."""
+    def logits(self, hidden_ND: Tensor, product: FewRows | None = None) -> Tensor:
+        """Float32 [N, V]; for a few rows, as generation needs. product: of the head's weight, prepared already."""
         bias_V = None if self.bias is None else self.bias.to(accumulator(hidden_ND.dtype))
-        if weight_VD is None:
-            weight_VD = self.weight.to(hidden_ND.dtype)
-        return self.rule.apply(few_rows(hidden_ND, weight_VD), bias_V)
+        if product is None:
+            return self.rule.apply(few_rows(hidden_ND, self.weight.to(hidden_ND.dtype)), bias_V)
+        return self.rule.apply(product(hidden_ND)[0], bias_V)
 
 
 class _Found:

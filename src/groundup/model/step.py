@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groundup.model.functions import few_rows
+from groundup.model.few_rows import FewRows
 from groundup.model.interface import Attend
 from groundup.model.rope import turn
 
@@ -36,7 +36,7 @@ class Step:
         copy = weights_bytes <= COPIED_BYTES
         self._layers = [_Layer(cast("Layer", layer), dtype, copy) for layer in model.model.layers]
         self._norm = _Norm(model.model.norm, dtype)
-        self._head_weight = model.head.weight.detach().to(dtype)
+        self._head_product = FewRows([model.head.weight.detach().to(dtype)], [None], copy)
 
     def __call__(self, token_B: Tensor, position_B: Tensor, attend: Attend) -> Tensor:
         """Logits float32 [B, V] behind one token of every text."""
@@ -44,7 +44,7 @@ class Step:
         hidden_BD = self._decoder.embed_tokens(token_B, self._dtype)
         for index, layer in enumerate(self._layers):
             hidden_BD = layer(index, hidden_BD, rope, attend)
-        return self._head.logits(self._norm(hidden_BD), self._head_weight)
+        return self._head.logits(self._norm(hidden_BD), self._head_product)
 
 
 class _Layer:
@@ -57,10 +57,10 @@ class _Layer:
         self._query_norm, self._key_norm = (
             None if norm is None else _Norm(norm, dtype) for norm in (attention.q_norm, attention.k_norm)
         )
-        self._qkv = _Joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype, copy)
-        self._output = _Joined((attention.o_proj,), dtype, copy)
-        self._gate_up = _Joined((mlp.gate_proj, mlp.up_proj), dtype, copy)
-        self._down = _Joined((mlp.down_proj,), dtype, copy)
+        self._qkv = _joined((attention.q_proj, attention.k_proj, attention.v_proj), dtype, copy)
+        self._output = _joined((attention.o_proj,), dtype, copy)
+        self._gate_up = _joined((mlp.gate_proj, mlp.up_proj), dtype, copy)
+        self._down = _joined((mlp.down_proj,), dtype, copy)
 
     def __call__(self, index: int, hidden_BD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         query, key, value = (
@@ -74,30 +74,13 @@ class _Layer:
         return self._down.onto(hidden_BD, F.silu(gate).mul_(up))
 
 
-class _Joined:
-    """Linear layers of one input: one product where their weights may be copied, else one each."""
-
-    def __init__(self, linears: Sequence[Linear], dtype: torch.dtype, copy: bool) -> None:
-        self._sizes = [len(linear.weight) for linear in linears]
-        weights = [linear.folded(dtype) for linear in linears]
-        biases = [None if linear.bias is None else linear.bias.detach().to(dtype) for linear in linears]
-        self._parts = list(zip(weights, biases, strict=True))
-        if copy and len(linears) > 1:
-            given = [bias for bias in biases if bias is not None]
-            self._parts = [(torch.cat(weights), torch.cat(given) if given else None)]
-
-    def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        products = [
-            few_rows(x, weight) if bias is None else few_rows(x, weight).add_(bias)
-            for weight, bias in self._parts
-        ]
-        return products[0].split(self._sizes, -1) if len(products) == 1 else products
-
-    def onto(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + y Wᵀ + bias."""
-        ((weight, bias),) = self._parts
-        total = few_rows(y, weight, x)
-        return total if bias is None else total.add_(bias)
+def _joined(linears: Sequence[Linear], dtype: torch.dtype, copy: bool) -> FewRows:
+    """Linear layers of one input."""
+    return FewRows(
+        [linear.folded(dtype) for linear in linears],
+        [None if linear.bias is None else linear.bias.detach().to(dtype) for linear in linears],
+        copy,
+    )
 
 
 class _Norm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 import torch
@@ -145,3 +146,31 @@ def test_a_nucleus_larger_than_what_is_looked_at_first():
             count = int((ordered.cumsum(0) - ordered < top_p).sum())
             assert int((weight_BV[row] > 0).sum()) == count
             assert float(share[row][weight_BV[row] > 0].min()) == float(ordered[count - 1])
+
+
+class Drawn(Random):
+    """Draws what it was told to."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("vocabulary", [5, 128, 129, 1000])
+def test_a_draw_is_the_token_at_which_the_cumulative_weight_passes_it(vocabulary: int):
+    draw = torch.Generator().manual_seed(4)
+    logits = torch.randn(vocabulary, generator=draw) * 3
+    logits[torch.rand(vocabulary, generator=draw) < 0.3] = -torch.inf
+    logits[0] = logits[-1] = -torch.inf
+    edges = logits.double().softmax(-1).cumsum(-1)
+    middles = torch.rand(2000, generator=draw, dtype=torch.float64)
+    clear = middles[(middles[:, None] - edges).abs().amin(-1) > 1e-6]
+    assert len(clear) > 1900
+    shares = [0.0, 1.0 - 2.0**-53, *clear.tolist()]
+    token_B, _ = pick(logits.expand(len(shares), -1), Sampling(1.0), [Drawn(share) for share in shares])
+    assert torch.equal(token_B[2:], torch.searchsorted(edges, clear, right=True))
+    possible = logits.isfinite().nonzero()[:, 0]
+    assert token_B[:2].tolist() == [possible[0], possible[-1]]
