@@ -1,4 +1,4 @@
-"""Two stages that start from the same one: in one run, and from two terminals at the same time."""
+"""Stages that start from the same one: in one run, and each from a terminal of its own at the same time."""
 
 import json
 
@@ -20,27 +20,52 @@ SECOND = """\
     dtype: float32
     sample_count: 1
     sample_tokens: 5
+  reward:
+    from: sft
+    data: {pairs}
+    holdout: 0.25
+    batch_size: 4
+    max_steps: 3
+    dtype: float32
+  grpo:
+    from: sft
+    data: {chat}
+    rewards: [{{function: model, model: reward}}]
+    num_generations: 2
+    {policy}
+  ppo:
+    from: sft
+    data: {chat}
+    rewards: [{{function: length, max_length: 3}}]
+    {policy}
 """
+POLICY = """max_prompt_length: 100
+    max_completion_length: 6
+    batch_size: 2
+    max_steps: 3
+    num_eval_prompts: 2
+    dtype: float32"""
+BRANCHES = ("dpo", "other", "grpo", "ppo")
 
 
 @pytest.mark.slow
-def test_branches_from_two_terminals(chain_text, pairs_file, write, groundup, start, tmp_path):
-    """Locks are a stage's own, and what the two share (recipe, log, report) stays whole."""
-    text = chain_text.partition("  merge:")[0] + SECOND.format(pairs=pairs_file)
-    write("chain.yaml", text)
-    assert groundup("run", "chain.yaml", "--only", "sft").code == 0
-    both = [start("run", "chain.yaml", "--only", name) for name in ("dpo", "other")]
-    said = [process.communicate(timeout=240) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+def test_branches_from_a_terminal_each(chain_text, chat_file, pairs_file, write, groundup, start, tmp_path):
+    """Locks are a stage's own, and what they share (recipe, log, report) stays whole."""
+    more = SECOND.format(pairs=pairs_file, chat=chat_file, policy=POLICY)
+    write("chain.yaml", chain_text.partition("  merge:")[0] + more)
+    assert groundup("run", "chain.yaml", "--only", "sft", "--only", "reward").code == 0
+    all_at_once = [start("run", "chain.yaml", "--only", name) for name in BRANCHES]
+    said = [process.communicate(timeout=240) for process in all_at_once]
+    assert [process.returncode for process in all_at_once] == [0] * len(BRANCHES), said
     run = Run.open(tmp_path / "runs" / "chain", create=False)
-    for name in ("dpo", "other"):
+    for name in BRANCHES:
         assert read_json(run.stage(name).result)["steps"] == 3
         adapter = json.loads((run.stage(name).final / "adapter_config.json").read_text())
         assert adapter["r"] == 4, "the adapter of sft, trained on"
     again = groundup("run", "chain.yaml")
-    assert again.code == 0 and again.out.count("already done") == 3
+    assert again.code == 0 and again.out.count("already done") == 2 + len(BRANCHES)
     report = run.report_md.read_text()
-    assert "## dpo" in report and "## other" in report
+    assert all(f"## {name}" in report for name in ("sft", "reward", *BRANCHES))
     assert not list(run.root.glob(".tmp-*"))
 
 

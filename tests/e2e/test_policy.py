@@ -25,6 +25,9 @@ def short(prompts, completions, **kwargs):
 def nothing(prompts, completions, **kwargs):
     return [float("nan")] * len(completions)
 
+def single(prompts, completions, **kwargs):
+    return 1.0
+
 def fail(prompts, completions, **kwargs):
     raise ValueError("the judge is ill")
 '''
@@ -110,6 +113,8 @@ def test_what_a_stage_writes(kind, lora, line, groundup, tmp_path):
     assert "Answers while it was trained" in page
     weights = "adapter_model.safetensors" if lora else "model.safetensors"
     assert (stage.final / weights).exists()
+    reward = f"held-out reward: {result['before']['eval_reward']:.3f} before"
+    assert reward in said.out
     how = "switched off" if lora else "frozen copy"
     assert how in read_json(stage.plan)["reference"] and how in said.out
 
@@ -195,6 +200,7 @@ def test_settings_that_cannot_be(kind, more, parts, line, groundup):
     [
         ("short", ["it returned 4 rewards for 5 answers"]),
         ("nothing", ["returned nan"]),
+        ("single", ["it returned 1.0, not a list with a number for each answer"]),
         ("fail", ["the judge is ill"]),
         ("{function: exact_match, column: missing}", ["missing"]),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,8 +49,17 @@ def run(context: Context) -> dict[str, Any]:
         shape = shape_of(context, opened.exact.layout, compute.device)
         rollouts = rollouts_of(context, policy, tokenizer, questions, rewards, reference, shape)
         result = train(context, compute, rollouts, opened.exact.reason, questions)
+        say_reward(result["before"], result["after"])
         save_result(context, policy, found.folders, tokenizer)
     return {"kind": settings.kind, "rows": questions.ledger, **result}
+
+
+def say_reward(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """On held-out prompts; nothing where no reward applied to any answer."""
+    if "eval_reward" in before and "eval_reward" in after:
+        console.say(
+            f"  held-out reward: {before['eval_reward']:.3f} before, {after['eval_reward']:.3f} after"
+        )
 
 
 def rollouts_of(

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ class OwnFunction:
         found = self.function(**given)
         if inspect.isawaitable(found):
             found = asyncio.run(_awaited(found))
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            raise TypeError(f"it returned {found!r:.80}, not a list with a number for each answer")
         answer.values = [number(value) for value in found]
         return answer
 
