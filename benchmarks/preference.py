@@ -2,14 +2,18 @@
 
     python benchmarks/preference.py [--only reward,sigmoid,ipo] [--seeds 0,1,2] [--rows N] [--steps N] [--out FILE]
 
-Pairs are HH-RLHF's, from the folder that GROUNDUP_DATA names (or --data, any file of pairs). A seed draws the adapter,
-the reward head and the order of rows; the held-out rows are chosen by content, so they are the same for every seed. It
-counts pairs and measures no time. The last line of standard output is one JSON object.
+Pairs are HH-RLHF's, as many helpful as harmless ones, from the folder that GROUNDUP_DATA names (or --data, any file of
+pairs); those longer than --max-length are left out. A seed draws the adapter, the reward head and the order of rows;
+the held-out rows are chosen by content, so they are the same for every seed. Of a loss with a reference, accuracy is
+TRL's rewards/accuracies, which is 0 before the first step; preference_accuracy, which needs no reference, is told too.
+The last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import itertools
 import json
 import os
 import statistics
@@ -26,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sigmoid_norm": {"beta": 2.0},
     "simpo": {"beta": 2.0, "learning_rate": 1e-5},
 }
+WHEN = ("before", "after")
 NUMBERS = {"reward": ("eval_accuracy", "eval_margin")}
 OF_PAIRS = ("eval_rewards/accuracies", "eval_rewards/margins")
 
@@ -36,13 +41,15 @@ def main(arguments: list[str]) -> int:
     if not data:
         print("Skipped: GROUNDUP_DATA names no folder of real data, and there is no --data.")
         return 0
-    pairs = Path(data) / "preference/hh_rlhf_test"
-    path = str(pairs if pairs.is_dir() else data)
     rows = []
-    for work in options.only:
-        for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append({"work": work, "seed": seed, **learned(options, work, seed, path, Path(folder))})
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(options.runs or folder)
+        runs.mkdir(parents=True, exist_ok=True)
+        source = pairs_of(Path(data), options.rows, runs)
+        for work, seed in itertools.product(options.only, options.seeds):
+            rows.append(
+                {"work": work, "seed": seed, **learned(options, work, seed, source, runs / f"{work}-{seed}")}
+            )
     print(table(rows))
     line = json.dumps({"name": "preference", "model": options.model, "rows": rows})
     if options.out:
@@ -51,7 +58,22 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def learned(options: argparse.Namespace, work: str, seed: int, path: str, folder: Path) -> dict[str, Any]:
+def pairs_of(data: Path, rows: int, folder: Path) -> dict[str, Any]:
+    """Where the stage reads its pairs: of HH-RLHF the first rows of both parts, else the first rows of `data`."""
+    parts = sorted(data.glob("preference/hh_rlhf_test/*/*.jsonl.gz"))
+    if not parts:
+        return {"path": str(data), "subset": rows}
+    share = rows // len(parts) if rows else None
+    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for part in parts:
+            with gzip.open(part, "rt", encoding="utf-8") as lines:
+                file.writelines(itertools.islice(lines, share))
+    return {"path": str(folder / "pairs.jsonl")}
+
+
+def learned(
+    options: argparse.Namespace, work: str, seed: int, source: dict[str, Any], run: Path
+) -> dict[str, Any]:
     """One stage in a run folder of its own: numbers on held-out pairs before and after."""
     from groundup.config import build_recipe
     from groundup.stages.run import run_recipe
@@ -61,45 +83,55 @@ def learned(options: argparse.Namespace, work: str, seed: int, path: str, folder
     stage: dict[str, Any] = {
         "kind": kind,
         "from": options.model,
-        "data": {"path": path, "subset": options.rows, "max_bad_rows": 0.2},
+        "data": {**source, "max_bad_rows": 0.4},
         "holdout": options.holdout,
         "max_length": options.max_length,
         "batch_size": options.batch_size,
         "max_steps": options.steps,
         **SETTINGS.get(work, {}),
     }
-    stage |= {} if kind == "reward" else {"loss": work, "sample_count": 0}
-    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": {kind: stage}}, options.set)
-    run_recipe(recipe, folder / "run", only=[], from_stage=None, until=None, rehearse=False)
-    result = read_json(folder / "run" / kind / "result.json")
+    stages = {kind: stage}
+    if kind == "dpo":
+        stage |= {"loss": work, "sample_count": 0}
+        stages["eval"] = {"from": "dpo", "max_length": options.max_length, "sample_count": 0}
+    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": stages}, options.set)
+    run_recipe(recipe, run)
+    result = read_json(run / kind / "result.json")
     accuracy, margin = NUMBERS.get(work, OF_PAIRS)
-    return {
+    found = {
         "steps": result["steps"],
         "pairs": result["rows"]["kept"],
+        "seconds": round(result["seconds"]),
         "accuracy_before": result["before"][accuracy],
         "accuracy_after": result["after"][accuracy],
         "margin_before": result["before"][margin],
         "margin_after": result["after"][margin],
     }
+    if kind == "dpo":
+        base, tuned = (model["metrics"] for model in read_json(run / "eval" / "result.json")["models"])
+        found["preference_accuracy_before"] = base["eval_preference_accuracy"]
+        found["preference_accuracy_after"] = tuned["eval_preference_accuracy"]
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line a seed, and the mean of each work over its seeds."""
     lines = [
-        "| | seed | steps | accuracy before | after | margin before | after |",
-        "|---|---|---|---|---|---|---|",
+        "| | seed | minutes | accuracy before | after | margin before | after | preference_accuracy before | after |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    columns = ("accuracy_before", "accuracy_after", "margin_before", "margin_after")
+    columns = [f"{name}_{when}" for name in ("accuracy", "margin", "preference_accuracy") for when in WHEN]
+
+    def numbers(some: list[dict[str, Any]]) -> str:
+        known = [[row[column] for row in some if column in row] for column in columns]
+        return " | ".join(f"{statistics.mean(values):.3f}" if values else "" for values in known)
+
     for work in dict.fromkeys(row["work"] for row in rows):
         of_work = [row for row in rows if row["work"] == work]
         for row in of_work:
-            numbers = " | ".join(f"{row[column]:.3f}" for column in columns)
-            lines.append(f"| {work} | {row['seed']} | {row['steps']} | {numbers} |")
+            lines.append(f"| {work} | {row['seed']} | {row['seconds'] / 60:.1f} | {numbers([row])} |")
         if len(of_work) > 1:
-            numbers = " | ".join(
-                f"{statistics.mean(row[column] for row in of_work):.3f}" for column in columns
-            )
-            lines.append(f"| {work} | mean of {len(of_work)} | | {numbers} |")
+            lines.append(f"| {work} | mean of {len(of_work)} | | {numbers(of_work)} |")
     return "\n".join(lines)
 
 
@@ -113,14 +145,15 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data", metavar="F", help="a file or folder of pairs, or a folder like GROUNDUP_DATA"
     )
-    parser.add_argument("--rows", type=int, default=1000, help="pairs to read; 0: all")
-    parser.add_argument("--holdout", type=float, default=0.2)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=1200, help="pairs to read; 0: all")
+    parser.add_argument("--holdout", type=float, default=0.35)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--max-length", type=int, default=320)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one more setting of the stage"
     )
+    parser.add_argument("--runs", metavar="FOLDER", help="keep the runs there; what is finished is reused")
     parser.add_argument("--out", metavar="FILE")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.only if name not in ("reward", *LOSSES)]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,10 @@ def test_without_data_it_says_so(own_environment):
     assert "Skipped: GROUNDUP_DATA" in script("--only", "dpo-hh", environment=own_environment).stdout
 
 
-def test_reinforcement_without_data_says_so(own_environment):
+@pytest.mark.parametrize("name", ["rl.py", "preference.py", "sentiment.py"])
+def test_others_without_data_say_so(name, own_environment):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT.with_name("rl.py"))],
+        [sys.executable, str(SCRIPT.with_name(name))],
         env=own_environment,
         capture_output=True,
         text=True,
@@ -118,3 +120,47 @@ def test_a_quick_run_ends_with_one_line_of_json(own_environment, data, model, tm
     (ours,) = found["works"]["dpo-hh"]["ours"]
     assert len(ours["seconds"]) == 3 and ours["peak_bytes"] > ours["base_bytes"] > 0
     assert ours["history"][0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_reward_model_and_dpo_end_with_one_line_of_json(own_environment, data, model):
+    line = ["--model", model, "--data", data, "--steps", 2, "--holdout", 0.3, "--seeds", "0,1"]
+    found = json.loads(other("preference.py", *line, environment=own_environment).splitlines()[-1])
+    assert [(row["work"], row["seed"]) for row in found["rows"]] == [
+        *(("reward", 0), ("reward", 1), ("sigmoid", 0), ("sigmoid", 1))
+    ]
+    for row in found["rows"]:
+        assert row["pairs"] == 16 and 0 <= row["accuracy_after"] <= 1
+        assert ("preference_accuracy_after" in row) is (row["work"] == "sigmoid")
+    assert found["rows"][0]["margin_after"] != found["rows"][1]["margin_after"]
+
+
+@pytest.mark.slow
+def test_a_sentiment_run_ends_with_one_line_of_json(own_environment, model, tmp_path):
+    reviews = tmp_path / "sentiment" / "movie_reviews" / "movie_reviews.zip"
+    reviews.parent.mkdir(parents=True)
+    with zipfile.ZipFile(reviews, "w") as file:
+        for label, word in (("neg", "awful"), ("pos", "splendid")):
+            for number in (*range(40), *range(800, 806)):
+                sentences = [f"{number} {label} times {i} : the {word} film is {word} ." for i in range(20)]
+                file.writestr(f"movie_reviews/{label}/cv{number:03}_1.txt", "\n".join(sentences))
+    line = ["--model", model, "--data", tmp_path, "--samples", 2, "--set", "max_steps=4"]
+    found = json.loads(other("sentiment.py", *line, environment=own_environment).splitlines()[-1])
+    assert found["classifier"]["heldout_reviews"] == 12 and 0 <= found["classifier"]["accuracy"] <= 1
+    assert [row["work"] for row in found["rows"]] == ["grpo", "ppo"]
+    for row in found["rows"]:
+        assert 0 <= row["reward_after"] <= 1 and row["kl_largest"] >= row["kl"] and row["distinct_after"] > 0
+    assert len(found["samples"]["ppo, seed 0"]) == 2
+
+
+def other(name, *line, environment):
+    """Standard output of another of the scripts."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT.with_name(name)), *map(str, line)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.model.stock_files import quiet
 from groundup.store import files
 from groundup.tokenizer import load_tokenizer
 
@@ -107,25 +108,21 @@ def class_names(folder: Path | str) -> list[str]:
 def open_classifier(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     """In float32. Raises UserError where the folder holds no classifier with a trained head."""
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
     folder = Path(folder)
     labels = class_names(folder)
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with quiet():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except Exception as error:  # whatever a broken folder makes the library raise
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError("the classifier cannot be opened", where=str(folder), why=reason) from error
-    finally:
-        logging.set_verbosity(before)
     if report["missing_keys"]:
         raise UserError(
             "the classifier lacks weights",
