@@ -200,5 +200,16 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
+def guarded(arguments: list[str]) -> int:
+    """As main; a mistake that can be put right is said in words."""
+    from groundup.errors import UserError
+
+    try:
+        return main(arguments)
+    except UserError as error:
+        print(error.render(), file=sys.stderr)
+        return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,11 @@ METRICS = {
     "clip_ratio/low_min": Metric("The same, in the answer with the fewest", form="percent"),
     "clip_ratio/high_max": Metric("The same, in the answer with the most", form="percent"),
     "completions/mean_length": Metric("Tokens of an answer"),
+    "completions/min_length": Metric("Tokens of the shortest answer"),
+    "completions/max_length": Metric("Tokens of the longest answer"),
+    "completions/mean_terminated_length": Metric("Tokens of an answer that ended by itself"),
+    "completions/min_terminated_length": Metric("Tokens of the shortest that ended by itself"),
+    "completions/max_terminated_length": Metric("Tokens of the longest that ended by itself"),
     "completions/clipped_ratio": Metric("Answers that the limit cut off", form="percent"),
     "sampling/sampling_logp_difference/mean": Metric(
         "Generator's and trainer's log-probabilities apart, mean"
@@ -78,9 +84,15 @@ METRICS = {
 }
 
 
+OF_A_REWARD = re.compile("rewards/(.+)/(mean|std)")
+"""TRL's names of what one of several reward functions gives."""
+
+
 def metric(name: str) -> Metric:
     """What is known about a metric, with or without `eval_`; an unknown one is called by its name."""
     plain = name.removeprefix("eval_")
+    if one := OF_A_REWARD.fullmatch(plain):
+        return Metric(f"Reward {one[1]}", 1) if one[2] == "mean" else Metric(f"Spread of reward {one[1]}")
     return METRICS.get(plain, Metric(plain.replace("_", " ")))
 
 

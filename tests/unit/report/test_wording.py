@@ -45,3 +45,9 @@ def test_values_and_headings():
     assert wording.metric("eval_loss").heading == "Loss ↓"
     assert wording.metric("eval_some_thing").heading == "some thing"
     assert [wording.size(n) for n in (12, 3_400_000)] == ["12 bytes", "3.4 MB"]
+
+
+def test_one_of_several_rewards_has_its_own_name():
+    assert wording.metric("eval_rewards/sentiment/mean").heading == "Reward sentiment ↑"
+    assert wording.metric("rewards/my/own/std").heading == "Spread of reward my/own"
+    assert wording.metric("rewards/margins").heading == "Preference margin ↑"
