@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_SECONDS = 5.0
 RATE_WINDOW_SECONDS = 30.0
+RATE_STEP_SECONDS = 0.1
 
 _logs: list[RunLog] = []
 _bars: list[RichProgress] = []  # at most one: nested bars are tasks of the same display
@@ -111,10 +113,16 @@ def failure_log() -> Path | None:
 
 
 @contextmanager
-def progress(task: str, total: int | None = None, unit: str = "step", start: int = 0) -> Iterator[Progress]:
-    """A bar on a terminal, lines in a pipe. `start`: how much was done before (a resumed run), not timed."""
+def progress(
+    task: str, total: int | None = None, unit: str = "step", start: int = 0, brief: bool = False
+) -> Iterator[Progress]:
+    """A bar on a terminal, lines in a pipe. `start`: how much was done before (a resumed run), not timed.
+
+    brief: it may be over at once and come again, so it is shown from its fifth second on.
+    """
     bar = Progress(task, total, unit, start)
-    bar.open()
+    if not brief:
+        bar.open()
     try:
         yield bar
     finally:
@@ -126,27 +134,34 @@ class Progress:
 
     def __init__(self, task: str, total: int | None, unit: str, start: int) -> None:
         self.task, self.total, self.unit = task, total, unit
-        self.done = self._start = start
+        self.done: float = start
+        self._start = start
         self.extras: dict[str, Any] = {}
         now = time.monotonic()
-        self._seen = collections.deque([(now, start)])  # (time, done) of the last RATE_WINDOW_SECONDS
+        # (time, done) of the last RATE_WINDOW_SECONDS
+        self._seen: collections.deque[tuple[float, float]] = collections.deque([(now, start)])
         self._began = self._line_at = now
-        self._shown = ""
+        self._opened = False
         self._bar: RichProgress | None = None
         self._rich_task: Any = None
 
-    def advance(self, count: int = 1, **extras: Any) -> None:
-        """`count` more are done. Keywords are shown behind and stay until they are given again."""
+    def advance(self, count: float = 1, **extras: Any) -> None:
+        """`count` more are done, or a part of one. Keywords are shown behind and stay until they are given again."""
         self.done += count
         self.extras.update(extras)
         now = time.monotonic()
+        if len(self._seen) > 1 and now - self._seen[-2][0] < RATE_STEP_SECONDS:
+            self._seen.pop()
         self._seen.append((now, self.done))
         while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW_SECONDS:
             self._seen.popleft()
         if self._bar is not None:
             self._bar.update(self._rich_task, completed=self.done, facts=self.facts())
         if now - self._line_at >= LINE_EVERY_SECONDS:
-            self._line()
+            if self._opened:
+                self._line()
+            else:
+                self.open()
 
     def show(self, **extras: Any) -> None:
         """Keywords to show from the next `advance` on."""
@@ -155,7 +170,8 @@ class Progress:
     def facts(self, ended: bool = False) -> str:
         """`120/600 steps · 2.1 steps/s · 3 min left · loss 1.234`"""
         of_total = "" if self.total is None else f"/{self.total:,}"
-        parts = [f"{self.done:,}{of_total} {_plural(self.unit)}"]
+        whole = math.floor(self.done + 1e-6)  # parts of a unit may add up to a little less
+        parts = [f"{whole:,}{of_total} {_plural(self.unit)}"]
         rate = self.rate(ended)
         if rate > 0:
             parts.append(_rate_words(rate, self.unit))
@@ -176,18 +192,21 @@ class Progress:
 
     def open(self) -> None:
         """Show it."""
+        self._opened = True
         if is_terminal(sys.stdout):
             if not _bars:
                 _bars.append(_moving_bar())
                 _bars[0].start()
             self._bar = _bars[0]
             self._rich_task = self._bar.add_task(
-                self.task, total=self.total, completed=self.done, facts=self.facts()
+                self.task, total=self.total, completed=int(self.done), facts=self.facts()
             )
         self._line()
 
     def close(self) -> None:
         """Leave the last state standing."""
+        if not self._opened:
+            return
         self._line(ended=True)
         if self._bar is None:
             return

@@ -87,6 +87,36 @@ def test_progress_in_a_pipe_first_last_and_one_line_each_five_seconds(capsys, cl
     assert len(lines) == 62
 
 
+def test_a_brief_task_is_not_told_and_a_long_one_from_its_fifth_second(capsys, clock):
+    for seconds in (4, 12):
+        with console.progress("Answering", total=seconds, unit="answer", brief=True) as bar:
+            for _ in range(seconds):
+                clock[0] += 1
+                bar.advance()
+    assert capsys.readouterr().out.splitlines() == [
+        "Answering  5/12 answers · 1 answers/s · 7 s left",
+        "Answering  10/12 answers · 1 answers/s · 2 s left",
+        "Answering  12/12 answers · 1 answers/s · took 12 s",
+    ]
+
+
+def test_parts_of_a_unit_add_up(clock):
+    bar = console.Progress("Answering", 3, "answer", start=0)
+    for _ in range(7):
+        clock[0] += 1
+        bar.advance(1 / 7)
+    assert bar.facts() == "1/3 answers · 0.14 answers/s · 14 s left"
+
+
+def test_the_rate_is_right_however_often_it_is_told(clock):
+    bar = console.Progress("Answering", None, "token", start=0)
+    for _ in range(20_000):
+        clock[0] += 0.001
+        bar.advance()
+    assert bar.facts() == "20,000 tokens · 1,000 tokens/s"
+    assert len(bar._seen) < 500
+
+
 def test_a_resumed_bar_does_not_count_what_was_done_before(clock):
     bar = console.Progress("Training", 1000, "step", start=900)
     clock[0] += 10

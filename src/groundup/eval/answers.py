@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from groundup import console
 from groundup.config.schema import ChatSettings
 from groundup.data import Message
-from groundup.infer import generate
+from groundup.infer import answer_progress, generate
 from groundup.model import LanguageModel
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import render_prompt, stop_tokens
@@ -33,14 +32,8 @@ def answer_prompts(
         return []
     stops = stop_tokens(tokenizer, chat)
     asked = [render_prompt(tokenizer, prompt.messages, chat).token.tolist() for prompt in prompts]
-    with console.progress("Answering", unit="token") as bar:
-        found = generate(
-            model,
-            asked,
-            max_new_tokens=max_new_tokens,
-            stop_tokens=stops,
-            on_token=lambda row, token: bar.advance(),
-        )
+    with answer_progress("Answering", len(asked), max_new_tokens, stops) as on_token:
+        found = generate(model, asked, max_new_tokens=max_new_tokens, stop_tokens=stops, on_token=on_token)
     return [tokenizer.decode(one.token, skip_special_tokens=True).strip() for one in found]
 
 
@@ -50,7 +43,7 @@ def continue_texts(
     """Each text continued by a base model, sampled at temperature 0.8: greedy text of a small model repeats itself."""
     asked = [tokenizer.encode(text) for text in texts]
     stops = (tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ()
-    with console.progress("Writing samples", unit="token") as bar:
+    with answer_progress("Writing samples", len(asked), max_new_tokens, stops) as on_token:
         found = generate(
             model,
             asked,
@@ -59,6 +52,6 @@ def continue_texts(
             temperature=0.8,
             top_p=0.95,
             seed=seed,
-            on_token=lambda row, token: bar.advance(),
+            on_token=on_token,
         )
     return [tokenizer.decode(one.token, skip_special_tokens=True) for one in found]

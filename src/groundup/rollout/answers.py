@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from groundup.data.prompts import Task
-from groundup.infer import generate
+from groundup.infer import answer_progress, generate
 from groundup.model import LanguageModel
 from groundup.rollout.rewards import Rewards
 from groundup.tokenizer import Tokenizer
@@ -69,20 +69,28 @@ def draw_answers(
     samples: int,
     decoding: Decoding,
     seed: int,
+    title: str = "",
 ) -> list[Answer]:
-    """`samples` answers to each question, those to one question adjacent. Greedy where the temperature is 0."""
-    found = generate(
-        model,
-        [question.token for question in questions],
-        samples=samples,
-        max_new_tokens=decoding.max_completion_length,
-        stop_tokens=decoding.stop_tokens,
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        top_k=decoding.top_k,
-        min_p=decoding.min_p,
-        seed=seed,
-    )
+    """`samples` answers to each question, those to one question adjacent. Greedy where the temperature is 0.
+
+    title: of the bar; without one it is that of a phase, which is shown where it takes a while.
+    """
+    most_tokens, stops = decoding.max_completion_length, decoding.stop_tokens
+    answers = len(questions) * samples
+    with answer_progress(title or "Answering", answers, most_tokens, stops, brief=not title) as on_token:
+        found = generate(
+            model,
+            [question.token for question in questions],
+            samples=samples,
+            max_new_tokens=most_tokens,
+            stop_tokens=stops,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            min_p=decoding.min_p,
+            seed=seed,
+            on_token=on_token,
+        )
     return [
         Answer(
             tuple(one.token),

@@ -22,11 +22,13 @@ class Reference:
     how: str
     """In words, for the plan."""
 
-    def logps(self, rows: Sequence[Batch], device: str) -> list[Batch]:
+    def logps(
+        self, rows: Sequence[Batch], device: str, on_row: Callable[[Batch], object] = lambda row: None
+    ) -> list[Batch]:
         """The rows with their column `ref_logp`."""
         switched = using_adapter(self.model, self.adapter) if has_lora(self.model) else nullcontext()
         with switched:
-            return with_columns(rows, self.model, {"ref_logp": "logp"}, device)
+            return with_columns(rows, self.model, {"ref_logp": "logp"}, device, on_row)
 
 
 def make_reference(policy: LanguageModel, load: Callable[[], LanguageModel]) -> Reference:

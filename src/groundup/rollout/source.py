@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groundup import console
 from groundup.batch import Batch, Chain, Record, Stream, pack_step, segment_tokens
 from groundup.engine.phase import Phase, with_columns
 from groundup.model import LanguageModel, PolicyValue
@@ -158,10 +159,13 @@ class Rollouts:
     def _filled(self, rows: list[Batch]) -> tuple[list[Batch], Metrics]:
         """The columns that are computed without gradient, on these very rows."""
         device = self.shape.device
-        for names in self.columns:
-            rows = with_columns(rows, self.model, names, device)
-        if self.reference is not None:
-            rows = self.reference.logps(rows, device)
+        passes = len(self.columns) + (self.reference is not None)
+        with console.progress("Reading answers", len(rows) * passes, "row", brief=True) as bar:
+            on_row = lambda row: bar.advance()  # noqa: E731
+            for names in self.columns:
+                rows = with_columns(rows, self.model, names, device, on_row)
+            if self.reference is not None:
+                rows = self.reference.logps(rows, device, on_row)
         if not {"old_logp", "drawn_logp"} <= rows[0].token.keys():
             return rows, {}
         again, drawn = (torch.cat([row.token[name] for row in rows]) for name in ("old_logp", "drawn_logp"))

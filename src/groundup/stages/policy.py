@@ -234,9 +234,8 @@ class Exam:
         decoding = replace(rollouts.decoding, temperature=self.context.settings.eval_temperature)
         # The same draws each time: what differs is the policy's doing.
         seed = seed_of(self.context.recipe.seed, "eval")
-        with console.progress("Evaluating", total=len(self.asked), unit="prompt") as bar:
-            answers = draw_answers(rollouts.policy, rollouts.tokenizer, self.asked, 1, decoding, seed)
-            bar.advance(len(answers))
+        policy, tokenizer = rollouts.policy, rollouts.tokenizer
+        answers = draw_answers(policy, tokenizer, self.asked, 1, decoding, seed, title="Evaluating")
         judged = score_answers(rollouts.rewards, self.asked, answers)
         self._keep([answer.text.strip() for answer in answers[: self.context.settings.sample_count]])
         found = {"reward": judged.total_PG}
