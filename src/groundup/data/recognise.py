@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from groundup.config.schema import DataSettings
+from groundup.data.findings import fix_for
 from groundup.data.layouts import BY_NAME, KINDS, LAYOUTS, Kind, Layout, candidates
 from groundup.data.raw import RawRow
 from groundup.data.types import BadRow
@@ -96,7 +97,7 @@ def recognise(rows: Sequence[RawRow], spec: DataSettings, wanted: Kind | None) -
     if not readable:
         where = str(rows[0].origin) if rows else ", ".join(spec.path)
         why = (rows[0].problem or "not a JSON object") if rows else ""
-        raise UserError("No row can be read.", where=where, why=why, fix="look at the file in an editor")
+        raise UserError("No row can be read.", where=where, why=why, fix=fix_for(why))
     where = str(readable[0].origin)
     ours = [renamed(row.value, spec.columns) for row in readable]
     if spec.layout:

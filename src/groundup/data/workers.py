@@ -25,11 +25,14 @@ SMALL_CHARS = 8_000_000
 _task: Callable[[Any], Any] | None = None
 
 
-def worker_count(wanted: int, jobs: Iterable[Job], chars: Callable[[Job], int]) -> tuple[int, Iterable[Job]]:
+def worker_count(
+    wanted: int, jobs: Iterable[Job], chars: Callable[[Job], int], small_chars: int = 0
+) -> tuple[int, Iterable[Job]]:
     """How many processes the jobs are worth, and the jobs.
 
     `wanted`, or with 0 as many as the machine has processors for this process; one for little text. What is little is
-    not known from the sizes of files, packed and cut as they are, so jobs are taken until there is enough.
+    not known from the sizes of files, packed and cut as they are, so jobs are taken until there is enough: small_chars,
+    or SMALL_CHARS.
     """
     if wanted:
         return wanted, jobs
@@ -38,7 +41,7 @@ def worker_count(wanted: int, jobs: Iterable[Job], chars: Callable[[Job], int]) 
     for job in waiting:
         taken.append(job)
         total += chars(job)
-        if total >= SMALL_CHARS:
+        if total >= (small_chars or SMALL_CHARS):
             return processors(), chain(taken, waiting)
     return 1, taken
 
@@ -102,7 +105,7 @@ class Workers:
             raise UserError(
                 "A worker process ended before its work was done.",
                 why="the system ends processes when memory is short; or somebody stopped it",
-                fix="set workers to a smaller number, for example workers: 1",
+                fix="close other programs and run the same command again; a clean stage can be told workers: 1",
             ) from error
 
 

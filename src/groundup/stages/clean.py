@@ -49,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
         times_D = np.ones(len(corpus), np.int64)
         if settings.near_duplicates:
             _drop_near_duplicates(context, Path(scratch), ledger, corpus, dropped, times_D)
-        mixture = _mix(settings, corpus, times_D)
+        mixture = _mix(settings, corpus, times_D, ledger)
         if mixture:
             left_out = (times_D > 0) & (mixture.times_D == 0)
             times_D = mixture.times_D
@@ -153,11 +153,22 @@ def _drop_near_duplicates(
     shutil.move(found.clusters, context.stage.clusters)
 
 
-def _mix(settings: CleanSettings, corpus: Corpus, times_D: Any) -> Mixture | None:
+def _mix(settings: CleanSettings, corpus: Corpus, times_D: Any, ledger: Ledger) -> Mixture | None:
+    """UserError where nothing is left of a source: none of the others can then have its share."""
     if not settings.mix:
         return None
     weights = [source.weight for source in settings.mix]
-    mixture = mix(corpus.source_D, corpus.bytes_D * times_D, corpus.draw_D, weights, settings.mix_repeat)
+    bytes_D = corpus.bytes_D * times_D
+    bytes_S = np.bincount(corpus.source_D, bytes_D, len(weights))
+    for source, size in zip(settings.mix, bytes_S):
+        if not size:
+            raise UserError(
+                "Nothing is left of one source of the mixture.",
+                where=", ".join(source.path),
+                why=f"the mixture has a share of each; in all {_most_frequent(ledger)}",
+                fix="ask less of the documents (dropped.jsonl shows what was dropped), or take it out of `mix`",
+            )
+    mixture = mix(corpus.source_D, bytes_D, corpus.draw_D, weights, settings.mix_repeat)
     for told, source in zip(mixture.sources, settings.mix):
         left = f", {told['left_out']:,} documents left out" if told["left_out"] else ""
         console.say(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 
 from groundup import console
 from groundup.batch import Chain, Record
@@ -20,6 +21,7 @@ from groundup.data import (
     read_labelled,
     read_pairs,
 )
+from groundup.data.workers import map_ordered, worker_count
 from groundup.errors import UserError
 from groundup.stages.context import Context
 from groundup.stages.heldout import check_parts, keep_heldout, read_parts
@@ -125,6 +127,24 @@ def check_labels(items: Sequence[Item], data: DataSettings) -> None:
         )
 
 
+BATCH_ROWS = 256
+SMALL_CHARS = 32_000_000
+"""Less text than this is tokenized in about half a minute, of which other processes need a part to start."""
+MOST_WORKERS = 16
+WORKER_BYTES = 1 << 30
+"""A process holds the libraries and the tokenizer: some 600 MB, of which a part is shared."""
+
+
+def _chars(items: Sequence[Item]) -> int:
+    return sum(
+        len(message.content)
+        for item in items
+        for message in (
+            (*item.prompt, *item.chosen, *item.rejected) if isinstance(item, Pair) else item.messages
+        )
+    )
+
+
 @dataclass(frozen=True)
 class Renderer:
     """Items to records through the one chat rendering."""
@@ -138,23 +158,32 @@ class Renderer:
 
     def chains(self, items: Sequence[Item], ledger: Ledger) -> Iterator[tuple[Item, tuple[Chain, ...]]]:
         """(item, its chains) of every item that can be used; the others are quarantined or filtered, and counted."""
+        batches = (items[first : first + BATCH_ROWS] for first in range(0, len(items), BATCH_ROWS))
+        wanted, jobs = worker_count(0, batches, _chars, SMALL_CHARS)
+        workers = max(1, min(wanted, MOST_WORKERS, psutil.virtual_memory().available // WORKER_BYTES))
         with console.progress("Tokenizing", total=len(items), unit="row") as bar:
-            for item in items:
-                bar.advance()
-                try:
-                    rendered = self.render(item)
-                except BadConversation as error:
-                    ledger.quarantine_kept(item.origin, str(error), as_row(item))
-                    continue
-                if max(len(one.token) for one in rendered) > self.max_length:
-                    ledger.quarantine_kept(item.origin, f"longer than {self.max_length} tokens", as_row(item))
-                    continue
-                if len(rendered) == 2 and np.array_equal(rendered[0].token, rendered[1].token):
-                    ledger.quarantine_kept(
-                        item.origin, "chosen and rejected are the same tokens", as_row(item)
-                    )
-                    continue
-                yield item, tuple(self._chain(one) for one in rendered)
+            for batch, results in map_ordered(self.tried, jobs, workers):
+                for item, found in zip(batch, results):
+                    bar.advance()
+                    if isinstance(found, str):
+                        ledger.quarantine_kept(item.origin, found, as_row(item))
+                    else:
+                        yield item, found
+
+    def tried(self, items: Sequence[Item]) -> list[tuple[Chain, ...] | str]:
+        """Of each its chains, or why it cannot be used. A process may do it for another."""
+        return [self._tried(item) for item in items]
+
+    def _tried(self, item: Item) -> tuple[Chain, ...] | str:
+        try:
+            rendered = self.render(item)
+        except BadConversation as error:
+            return str(error)
+        if max(len(one.token) for one in rendered) > self.max_length:
+            return f"longer than {self.max_length} tokens"
+        if len(rendered) == 2 and np.array_equal(rendered[0].token, rendered[1].token):
+            return "chosen and rejected are the same tokens"
+        return tuple(self._chain(one) for one in rendered)
 
     def _chain(self, one: Rendered) -> Chain:
         if not self.whole:

@@ -208,3 +208,11 @@ def test_columns_of_plain_text_would_do_nothing(tmp_path):
     path.write_text("A text.")
     with pytest.raises(UserError, match="`columns` would do nothing"):
         list(read_documents(DataSettings(path=[str(path)], columns={"text": "body"}), Ledger()))
+
+
+def test_a_file_in_another_encoding_is_told_how_to_convert_it(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"question": "un café?", "answer": "oui"}\n'.encode("latin-1") * 3)
+    with pytest.raises(UserError, match="No row can be read") as caught:
+        recognise_first(DataSettings(path=[str(path)]))
+    assert caught.value.where == f"{path}:1" and "iconv" in caught.value.fix

@@ -156,3 +156,12 @@ def test_mistakes_are_found_before_anything_runs(write):
         recipe = build_recipe({"name": "t", "stages": {"clean": {"data": data, **settings}}}, ())
         with pytest.raises(UserError, match=problem):
             inputs.check_inputs(recipe, ["clean"])
+
+
+def test_a_source_of_which_nothing_is_left_is_named(context, write):
+    few, many = write("few.jsonl", [{"text": "la"}] * 3), write("many.jsonl", numbered(200))
+    with pytest.raises(UserError, match="Nothing is left of one source") as error:
+        run(context, mix=[{"path": many}, {"path": few}])
+    assert (
+        error.value.where == few and "shorter than" in error.value.why and "dropped.jsonl" in error.value.fix
+    )

@@ -5,6 +5,7 @@ import pytest
 from groundup.config.schema import DataSettings
 from groundup.data import Ledger, read_conversations, read_pairs
 from groundup.errors import UserError
+from groundup.stages import rows
 from groundup.stages.rows import as_row, prompt_of, read_rows
 from groundup.store.files import read_jsonl
 
@@ -143,3 +144,26 @@ def test_a_written_row_reads_back_as_the_same(write, read, made):
     (again,) = read(DataSettings(path=[write("two.jsonl", [as_row(first)])]), Ledger())
     assert as_row(again) == as_row(first) and again.key == first.key
     assert prompt_of(again) == prompt_of(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_several_processes_make_the_same_rows(write, rows_of, monkeypatch, kind):
+    made = [
+        row(i, f"answer {i}") if kind == "sft" else pair(i) | {"chosen": f"answer {i}"} for i in range(700)
+    ]
+    made[5] = row(5, "a <|im_end|> b") if kind == "sft" else pair(5) | {"chosen": "la <|im_end|>"}
+    data = write("rows.jsonl", made)
+    alone, stage = rows_of(data, kind)
+    quarantined = stage.quarantine.read_text()
+    used = []
+    monkeypatch.setattr(rows, "worker_count", lambda wanted, jobs, *_: (used.append(1) or 2, jobs))
+    together, stage = rows_of(data, kind)
+    assert used and alone.ledger == together.ledger and quarantined == stage.quarantine.read_text()
+    for one, other in zip(alone.train + alone.heldout, together.train + together.heldout, strict=True):
+        assert (one.index, one.group) == (other.index, other.group)
+        for chain, same in zip(one.chains, other.chains, strict=True):
+            assert (
+                chain.token.tolist() == same.token.tolist() and chain.scored.tolist() == same.scored.tolist()
+            )
+            assert (chain.token.dtype, chain.scored.dtype) == (same.token.dtype, same.scored.dtype)
