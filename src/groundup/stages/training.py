@@ -27,6 +27,7 @@ from groundup.machine.process import prepare_process
 from groundup.model import BaseLLM, LanguageModel, ModelConfig, PolicyValue, StockConfig, StockLLM
 from groundup.objective import Objective
 from groundup.stages.context import REHEARSAL_STEPS, Context
+from groundup.stages.reference import weights_hash
 from groundup.store.files import read_json, read_jsonl, write_json
 
 LOOKED_AT_STEPS = 50
@@ -34,6 +35,8 @@ TIMED_STEPS = 5
 TIMED_SECONDS = 8.0
 SHARE_FOR_STEPS = 0.92  # of max_minutes; the rest is evaluation and saving
 GEMM_TOKENS = 1024
+
+_probed: dict[tuple[Any, ...], Exactness] = {}
 
 
 class Work(Protocol):
@@ -154,12 +157,18 @@ def choose_compute(context: Context, config: ModelConfig | StockConfig) -> Compu
 
 def choose_layout(context: Context, model: LanguageModel, max_length: int) -> Exactness:
     """The layout of an existing plan, or the fastest one that is exact for this model, before it has an adapter."""
-    if not context.stage.plan.exists():
-        return probe(model, max_length)
-    plan = read_json(context.stage.plan)
+    if context.stage.plan.exists():
+        plan = read_json(context.stage.plan)
+        found = Exactness(plan["layout"], plan["layout_reason"])
+    else:
+        # Stages of one run often begin with the same weights: they are asked once.
+        about = (type(model), weights_hash(model), model.compute_dtype, model.device, max_length)
+        if about not in _probed:
+            _probed[about] = probe(model, max_length)
+        found = _probed[about]
     if isinstance(model, StockLLM):
-        model.layout = plan["layout"]
-    return Exactness(plan["layout"], plan["layout_reason"])
+        model.layout = found.layout
+    return found
 
 
 def workload_of(model: LanguageModel | PolicyValue, dtype: str, frozen_copies: int = 0) -> Workload:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from groundup.batch import Chain, Record, Stream
+from groundup.engine import Exactness
 from groundup.model import BaseLLM, ModelConfig, initialize
 from groundup.objective import LanguageModeling
 from groundup.stages import training
 from groundup.stages.posttrain import material_of
-from groundup.stages.training import Compute, Material, choose_compute, make_plan
+from groundup.stages.training import Compute, Material, choose_compute, choose_layout, make_plan
 from groundup.store.files import write_json
 
 CONFIG = ModelConfig.from_hf(
@@ -97,3 +98,19 @@ def test_a_row_is_as_long_as_the_largest_step(sft):
     sft.stage.root.mkdir(parents=True)
     plan = make_plan(sft, initialize(BaseLLM(CONFIG), 0), Compute("cpu", "float32", "", {}), grown)
     assert plan.row_tokens == 4 * 8
+
+
+def test_the_same_weights_are_probed_once_and_others_again(sft, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "_probed", {})
+    monkeypatch.setattr(
+        training, "probe", lambda model, length: asked.append(length) or Exactness(f"answer {len(asked)}", "")
+    )
+    one, twin = (initialize(BaseLLM(CONFIG), seed=0) for _ in range(2))
+    assert [choose_layout(sft, model, 64).layout for model in (one, twin)] == ["answer 1"] * 2
+    twin.compute_dtype = torch.bfloat16
+    assert choose_layout(sft, twin, 64).layout == "answer 2"
+    with torch.no_grad():
+        next(one.parameters())[0] += 1
+    assert choose_layout(sft, one, 64).layout == "answer 3"
+    assert choose_layout(sft, one, 65).layout == "answer 4" and asked == [64, 64, 64, 65]
