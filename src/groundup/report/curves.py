@@ -89,7 +89,7 @@ PANELS = (
     Panel("grad_norm", "Gradient norm, before clipping", (Line("grad_norm", "", VIOLET),)),
     Panel("tokens_per_second", "Tokens a second", (Line("tokens_per_second", "", VIOLET),)),
 )
-NO_CURVES = frozenset({"step", "epoch", "elapsed_seconds"})
+NO_CURVES = frozenset({"step", "epoch", "num_tokens", "elapsed_seconds"})
 
 
 def draw_curves(stage: StageRecord) -> list[Plot]:

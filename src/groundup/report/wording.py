@@ -61,8 +61,8 @@ METRICS = {
     "clip_ratio/low_mean": Metric("Tokens whose ratio was clipped from below", form="percent"),
     "clip_ratio/high_mean": Metric("Tokens whose ratio was clipped from above", form="percent"),
     "clip_ratio/region_mean": Metric("Tokens whose ratio was clipped", form="percent"),
-    "clip_ratio/low_min": Metric("The same, in the answer with the fewest", form="percent"),
-    "clip_ratio/high_max": Metric("The same, in the answer with the most", form="percent"),
+    "clip_ratio/low_min": Metric("Tokens clipped from below, in the answer with the fewest", form="percent"),
+    "clip_ratio/high_max": Metric("Tokens clipped from above, in the answer with the most", form="percent"),
     "completions/mean_length": Metric("Tokens of an answer"),
     "completions/min_length": Metric("Tokens of the shortest answer"),
     "completions/max_length": Metric("Tokens of the longest answer"),
@@ -78,7 +78,6 @@ METRICS = {
     ),
     "learning_rate": Metric("Learning rate"),
     "grad_norm": Metric("Gradient norm"),
-    "num_tokens": Metric("Tokens trained on so far"),
     "tokens_per_second": Metric("Tokens a second"),
     "loading_share": Metric("Share of a step spent on making its rows", form="percent"),
 }

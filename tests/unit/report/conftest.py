@@ -49,6 +49,7 @@ def _training(stage, kind, steps, loss, *, more=None, result=None):
                 "grad_norm": 0.4 + 2 / math.sqrt(step) + abs(noise.gauss(0, 0.1)),
                 "learning_rate": 2e-4 * (1 + math.cos(math.pi * step / steps)) / 2,
                 "tokens_per_second": 820 + noise.gauss(0, 30),
+                "num_tokens": step * 100,
                 "elapsed_seconds": step * 0.4,
             }
             files.append_jsonl(stage.metrics, {**line, **(more(step) if more else {})})

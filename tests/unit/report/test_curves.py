@@ -32,7 +32,9 @@ def test_a_long_noisy_curve_gets_its_running_mean():
 
 
 def test_a_metric_that_nobody_foresaw_is_drawn_too():
-    plots = draw_curves(stage([{"step": n, "surprise": n, "eval_surprise": n} for n in (1, 2)]))
+    plots = draw_curves(
+        stage([{"step": n, "num_tokens": n, "surprise": n, "eval_surprise": n} for n in (1, 2)])
+    )
     assert [(plot.key, plot.title, plot.main) for plot in plots] == [("surprise", "surprise", False)]
 
 
