@@ -20,6 +20,7 @@ MODULES = {
     "floor": "floor",
     "rl-ours": "rl_ours",
     "rl-trl": "rl_trl",
+    "rl-floor": "rl_floor",
 }
 
 

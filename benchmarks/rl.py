@@ -5,7 +5,8 @@
 Each side runs in a process of its own, one after the other, on prompts of GSM8K from the folder that GROUNDUP_DATA
 names (or --data). Every answer has exactly --new-tokens tokens on either side, so that both do the same work. The first
 two steps of each process warm up and are not counted. Groundup is measured before and after its peers, TRL at its
-defaults and with the best of some settings, searched on this machine. The last line of output is one JSON object.
+defaults and with the best of some settings, searched on this machine (`rl_search.py`). The last line of output is one
+JSON object; --out has it too, written anew as each side ends, so that a run that is stopped has what it measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +31,6 @@ WORKS = {
     "grpo-lora": "GRPO, LoRA r=16 on all linear layers",
     "grpo-full": "GRPO, all weights",
 }
-DTYPES = ("float32", "autocast", "bfloat16")
-"""TRL's: float32, float32 weights under bfloat16 autocast, bfloat16 weights (LoRA's stay float32)."""
 
 
 def main(arguments: list[str]) -> int:
@@ -59,9 +61,18 @@ def main(arguments: list[str]) -> int:
         **{"prompts": prompts, "prompts_a_step": options.prompts, "samples": options.samples},
         **{"new_tokens": options.new_tokens, "steps": options.steps + WARM_UP_STEPS},
     }
-    measured = {name: measure_work(name, model, threads, shape, options) for name in names}
+    measured: dict[str, dict[str, Any]] = {}
+    code = 0
+    try:
+        for name in names:
+            measured[name] = {"ours": [], "peers": {}, "tried": []}
+            save = partial(write, measured, shape, about, options.out)
+            measure_work(measured[name], Runner(name, model, threads, shape), options, save)
+    except KeyboardInterrupt:
+        print("Stopped; what was measured follows.", file=sys.stderr)
+        code = 130
     finish(measured, shape, about, options.out)
-    return 0
+    return code
 
 
 def prompts_of(file: Path, count: int) -> list[str]:
@@ -71,51 +82,54 @@ def prompts_of(file: Path, count: int) -> list[str]:
     return [found[i % len(found)] for i in range(count)]
 
 
-def measure_work(
-    name: str, model: Path, threads: int, shape: dict[str, Any], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Every side's result; `error` in it where it failed."""
+@dataclass(frozen=True)
+class Runner:
+    """Runs one side of a work in a process of its own."""
 
-    def side(side: str, **settings: Any) -> dict[str, Any]:
+    name: str
+    model: Path
+    threads: int
+    shape: dict[str, Any]
+
+    @property
+    def lora(self) -> bool:
+        return self.name == "grpo-lora"
+
+    def __call__(self, side: str, seconds: float | None = None, **settings: Any) -> dict[str, Any]:
+        """Its result; `error` in it where it failed, or took longer than `seconds`."""
         from measure import Job, progress, run_child
 
-        progress(f"{name}: {side} {settings}")
-        job = Job(side, "grpo", name == "grpo-lora", model, (), threads, shape | settings)
-        return run_child(job, CHILD_SECONDS)
-
-    found: dict[str, Any] = {"ours": [side("rl-ours")], "peers": {}, "tried": []}
-    if options.ours_only:
-        return found
-    if not options.without_defaults:
-        found["peers"]["defaults"] = side("rl-trl", defaults=True)
-    best, found["tried"] = tuned(side, shape, options.quick)
-    found["peers"]["tuned"] = side("rl-trl", **best)
-    found["ours"].append(side("rl-ours"))
-    return found
+        progress(f"{self.name}: {side} {settings}")
+        job = Job(side, "grpo", self.lora, self.model, (), self.threads, self.shape | settings)
+        return run_child(job, seconds or CHILD_SECONDS)
 
 
-def tuned(side: Any, shape: dict[str, Any], quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """TRL's fastest dtype, then its fastest number of answers at once in the update; no checkpointing."""
-    group = shape["prompts_a_step"] * shape["samples"]
+def measure_work(
+    found: dict[str, Any], side: Runner, options: argparse.Namespace, save: Callable[[], object]
+) -> None:
+    """Every side's result into `found`, saved as it comes."""
+    from rl_search import first_of, tuned
+
     from groundup.machine.measure import has_bfloat16
 
-    dtypes = DTYPES if has_bfloat16() else DTYPES[:1]  # one emulated step takes minutes
-    best: dict[str, Any] = {"dtype": dtypes[min(1, len(dtypes) - 1)], "micro": group}
-    if quick:
-        return best, []
-    changes = [{"dtype": dtype} for dtype in dtypes]
-    changes += [{"micro": micro} for micro in (group // 2, group // 4) if micro]
-    tried: list[dict[str, Any]] = []
-    best_seconds = float("inf")
-    for change in changes:
-        result = side("rl-trl", **(best | change | {"steps": WARM_UP_STEPS + 1}))
-        seconds = result["seconds"][-1] if "error" not in result else float("inf")
-        tried.append(
-            best | change | {"seconds": round(seconds, 2) if "error" not in result else result["error"]}
-        )
-        if seconds < best_seconds:
-            best, best_seconds = best | change, seconds
-    return best, tried
+    def tried(trial: dict[str, Any]) -> None:
+        found["tried"].append(trial)
+        save()
+
+    found["ours"].append(side("rl-ours"))
+    save()
+    dtype = found["ours"][0].get("settings", "float32").split(",")[0]
+    found["floor"] = side("rl-floor", dtype=dtype)
+    if options.ours_only:
+        return
+    known = (side.lora, options.prompts * options.samples, has_bfloat16())
+    best = first_of(*known) if options.quick else tuned(side, *known, tried)
+    found["peers"]["tuned"] = side("rl-trl", **best)
+    save()
+    if not options.without_defaults:
+        found["peers"]["defaults"] = side("rl-trl", defaults=True)
+        save()
+    found["ours"].append(side("rl-ours"))
 
 
 def rows_of(name: str, found: dict[str, Any], shape: dict[str, Any]) -> list[Any]:
@@ -123,6 +137,8 @@ def rows_of(name: str, found: dict[str, Any], shape: dict[str, Any]) -> list[Any
     from table import Row, failed, memory, speed
 
     ours = [result for result in found["ours"] if "error" not in result]
+    if not found["ours"]:
+        return [failed(name, "Groundup", "", "left out: stopped")]
     if not ours:
         return [failed(name, "Groundup", "", found["ours"][0]["error"])]
     rows = []
@@ -153,11 +169,8 @@ def rate(result: dict[str, Any], what: str, shape: dict[str, Any]) -> float:
 
 
 def finish(measured: dict[str, Any], shape: dict[str, Any], about: dict[str, Any], out: str | None) -> None:
-    from dataclasses import asdict
-
     from table import printed
 
-    rows = [row for name, found in measured.items() for row in rows_of(name, found, shape)]
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     print(
         f"\n{about['cpu']}, {about['threads']} threads, {about['memory_gb']} GB; load {about['load_average']}"
@@ -167,15 +180,32 @@ def finish(measured: dict[str, Any], shape: dict[str, Any], about: dict[str, Any
         f"{shape['prompts_a_step']} prompts a step, {shape['samples']} answers each, {shape['new_tokens']} tokens an "
         "answer; tokens/s: answers' tokens\n"
     )
-    print(printed(rows))
+    print(printed([row for name, found in measured.items() for row in rows_of(name, found, shape)]))
     for name, found in measured.items():
-        print(f"{name} · Groundup: {found['ours'][0].get('settings', 'failed')}")
+        for ours in found["ours"][:1]:
+            print(f"{name} · Groundup: {ours.get('settings', 'failed')}")
+        if "products_seconds" in found.get("floor", {}):
+            print(f"{name} · rollout's floor: {floor_in_words(found['floor'])}")
+    print(write(measured, shape, about, out))
+
+
+def floor_in_words(floor: dict[str, Any]) -> str:
+    reading, products = (floor["rows"] / floor[f"{what}_seconds"] for what in ("reading", "products"))
+    return (
+        f"{floor['weight_bytes'] / 1e6:,.0f} MB of weights a token at {floor['bytes_per_second'] / 1e9:.1f} GB/s: "
+        f"{reading:,.0f} tokens/s; the products alone: {products:,.0f} ({floor['settings']})"
+    )
+
+
+def write(measured: dict[str, Any], shape: dict[str, Any], about: dict[str, Any], out: str | None) -> str:
+    """The JSON line of what is measured so far, into the file too where one is named."""
+    rows = [row for name, found in measured.items() for row in rows_of(name, found, shape)]
     plain = [{key: value for key, value in asdict(row).items() if value not in ("", None)} for row in rows]
     short = {key: value for key, value in shape.items() if key != "prompts"}
     line = json.dumps({"name": "rl", "rows": plain, "environment": about, "shape": short, "works": measured})
     if out:
         Path(out).write_text(line + "\n", encoding="utf-8")
-    print(line)
+    return line
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -184,7 +214,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one measured step, and no search for TRL's settings"
     )
-    parser.add_argument("--steps", type=int, help="measured steps of each process (default 3)")
+    parser.add_argument("--steps", type=int, help="measured steps of each process (default 2)")
     parser.add_argument("--prompts", type=int, default=2, help="a step")
     parser.add_argument("--samples", type=int, default=8, help="answers to each prompt")
     parser.add_argument("--new-tokens", type=int, default=96, help="of each answer")
@@ -196,7 +226,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help=f"a folder or name (default {MODEL})")
     parser.add_argument("--data", help="instead of the folder that GROUNDUP_DATA names")
     options = parser.parse_args(arguments)
-    options.steps = options.steps or (1 if options.quick else 3)
+    options.steps = options.steps or (1 if options.quick else 2)
     return options
 
 

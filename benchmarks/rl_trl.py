@@ -15,6 +15,8 @@ from rl_reward import vowels
 from transformers import AutoTokenizer, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from groundup.machine.process import keep_freed_memory
+
 LEARNING_RATE = 1e-5
 DEFAULT_MICRO = 8
 """What the config says by itself."""
@@ -39,6 +41,8 @@ class TimedGRPO(GRPOTrainer):
 def run(job: Job) -> dict[str, Any]:
     """Seconds of each step and of its rollout, tokens of its answers, memory."""
     torch.set_num_threads(job.threads)
+    if job.settings.get("keep_memory"):
+        keep_freed_memory()
     base, clock = resident_bytes(), Clock("TRL")
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(job, folder)
@@ -83,7 +87,8 @@ def make_trainer(job: Job, folder: str) -> TimedGRPO:
         arguments |= {
             "gradient_checkpointing": False,
             "bf16": chosen["dtype"] == "autocast",
-            "model_init_kwargs": {"dtype": weights, "attn_implementation": "sdpa"},
+            "model_init_kwargs": {"dtype": weights, "attn_implementation": chosen["attention"]},
+            "cache_implementation": None if chosen["cache"] == "dynamic" else chosen["cache"],
         }
     prompts = [{"prompt": [{"role": "user", "content": prompt}]} for prompt in chosen["prompts"]]
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -101,4 +106,6 @@ def in_words(chosen: dict[str, Any]) -> str:
     if chosen.get("defaults"):
         return f"its defaults: bf16 autocast, gradient checkpointing, {DEFAULT_MICRO} answers at once in the update"
     dtype = {"autocast": "float32 weights under bf16 autocast"}.get(chosen["dtype"], chosen["dtype"])
-    return f"{dtype}, SDPA, no checkpointing, {chosen['micro']} answers at once in the update"
+    words = [dtype, f"{chosen['attention']} attention", f"{chosen['cache']} cache", "no checkpointing"]
+    words += ["freed memory kept"] * chosen["keep_memory"]
+    return ", ".join([*words, f"{chosen['micro']} answers at once in the update"])

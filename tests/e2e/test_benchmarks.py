@@ -164,3 +164,46 @@ def other(name, *line, environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.slow
+def test_reinforcement_of_groundup_alone_is_measured_beside_its_floor(own_environment, model, tmp_path):
+    file = tmp_path / "sft" / "gsm8k_train" / "train.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(8)))
+    line = ["--quick", "--ours-only", "--new-tokens", 4, "--samples", 2, "--model", model]
+    line += ["--data", tmp_path, "--out", tmp_path / "found.json"]
+    found = json.loads(other("rl.py", *line, environment=own_environment).splitlines()[-1])
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    assert [row["unit"] for row in found["rows"]] == ["tokens/s"] * 3
+    assert all(row["ours_value"] > 0 for row in found["rows"])
+    work = found["works"]["grpo-lora"]
+    assert work["ours"][0]["answer_tokens"] == [2 * 2 * 4] * 3
+    assert work["floor"]["weight_bytes"] > 0 and work["floor"]["products_seconds"] > 0
+
+
+def test_the_search_keeps_what_is_faster(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from rl_search import tuned
+
+    asked, told = [], []
+
+    def side(name, seconds, **chosen):
+        asked.append((seconds, chosen))
+        if chosen["attention"] == "eager":
+            return {"error": "it failed"}
+        slow = {"bfloat16": 10.0, "autocast": 20.0, "float32": 30.0}[chosen["dtype"]] + chosen["micro"]
+        took = slow * (0.5 if chosen["keep_memory"] else 1.0)
+        return {"seconds": [99.0, took], "rollout_seconds": [9.0, took / 2]}
+
+    best = tuned(side, True, 16, True, told.append)
+    assert best == {
+        **{"dtype": "bfloat16", "attention": "sdpa", "cache": "dynamic"},
+        **{"micro": 2, "keep_memory": True},
+    }
+    assert [one["error"] for one in told if one["attention"] == "eager"] == ["it failed"]
+    assert asked[0][0] is None and asked[1][0] == 60 + 3 * 14.0, "a trial that cannot win is cut off"
+    assert {one["dtype"] for one in told} == {"bfloat16", "autocast", "float32"}
+    told.clear()
+    tuned(side, False, 16, True, told.append)
+    assert {one["dtype"] for one in told} == {"autocast", "float32"}, "trained weights stay float32"
