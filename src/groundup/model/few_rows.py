@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 EXPECTED_ROWS = 16
 """What the layout is chosen for; it serves any number of rows."""
+
+COPIED_BYTES = 2_000_000_000
+"""Of larger models no second copy is made, but of what must be cast or folded."""
+
+
+def may_copy(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether the model is small enough that its weights may be held in another order beside it."""
+    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize <= COPIED_BYTES
 
 
 class FewRows:

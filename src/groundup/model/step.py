@@ -13,16 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groundup.model.few_rows import FewRows
+from groundup.model.few_rows import FewRows, may_copy
 from groundup.model.interface import Attend
 from groundup.model.rope import turn
 
 if TYPE_CHECKING:
     from groundup.model.base import BaseLLM, Layer, Linear, RMSNorm
-
-
-COPIED_BYTES = 2_000_000_000
-"""Of larger models no second copy is made, but of what must be cast or folded."""
 
 
 class Step:
@@ -32,8 +28,7 @@ class Step:
     def __init__(self, model: BaseLLM) -> None:
         dtype = model.compute_dtype
         self._decoder, self._head, self._dtype = model.model, model.head, dtype
-        weights_bytes = sum(parameter.numel() for parameter in self._decoder.parameters()) * dtype.itemsize
-        copy = weights_bytes <= COPIED_BYTES
+        copy = may_copy(self._decoder, dtype)
         self._layers = [_Layer(cast("Layer", layer), dtype, copy) for layer in model.model.layers]
         self._norm = _Norm(model.model.norm, dtype)
         self._head_product = FewRows([model.head.weight.detach().to(dtype)], [None], copy)

@@ -23,7 +23,7 @@ from groundup.model import interface
 from groundup.model.adopt import Precision, adopt_linears, cast_at_use, recompute_layers
 from groundup.model.attention import ForestAttention
 from groundup.model.decoding import CachedDecoding, TextDecoding
-from groundup.model.few_rows import FewRows
+from groundup.model.few_rows import FewRows, may_copy
 from groundup.model.head import Head
 from groundup.model.interface import Attend, NotOurAttention
 from groundup.model.llm import LanguageModel
@@ -143,7 +143,8 @@ class StockLLM(LanguageModel):
 
         With keys and values where our attention serves; else each token is computed from the whole text.
         """
-        product = FewRows([self.head.weight.detach().to(self.compute_dtype)], [None])
+        copy = may_copy(self, self.compute_dtype)
+        product = FewRows([self.head.weight.detach().to(self.compute_dtype)], [None], copy)
 
         def logits(hidden_ND: Tensor) -> Tensor:
             return self.head.logits(hidden_ND, product)

@@ -7,7 +7,15 @@ import torch
 from groundup.batch import Batch, Chain, Record, build_row, text_row
 from groundup.config.schema import LoraSettings
 from groundup.errors import UserError
-from groundup.model import BaseLLM, ModelConfig, attach_lora, copy_adapter, initialize, step, using_adapter
+from groundup.model import (
+    BaseLLM,
+    ModelConfig,
+    attach_lora,
+    copy_adapter,
+    few_rows,
+    initialize,
+    using_adapter,
+)
 
 TINY = {
     "vocab_size": 31,
@@ -74,7 +82,7 @@ def test_samples_of_prompts_decode_as_each_text_alone(window, samples, kept_at):
 @pytest.mark.parametrize("copied_bytes", [0, 10**9])
 def test_a_prepared_step_equals_the_layers_own_forward(family, lora, copied_bytes, monkeypatch):
     """Joined projections or not, folded adapters, biases, and norms on queries and keys."""
-    monkeypatch.setattr(step, "COPIED_BYTES", copied_bytes)
+    monkeypatch.setattr(few_rows, "COPIED_BYTES", copied_bytes)
     model = tiny(model_type=family)
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
