@@ -278,13 +278,22 @@ def _rich_console(stream: TextIO) -> Console:
 
 
 def _moving_bar() -> RichProgress:
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn
     from rich.table import Column
+    from rich.text import Text
+
+    class Facts(TextColumn):
+        """One line; where the terminal is too narrow, these are cut and not what the bar is of."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
 
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=16),
-        TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=True)),
+        Facts("{task.fields[facts]}", markup=False, table_column=Column()),
         console=_rich_console(sys.stdout),
         refresh_per_second=4,
     )

@@ -163,6 +163,20 @@ def test_say_during_a_bar_prints_above_it(terminal):
     assert out.endswith("\x1b[?25h"), "the cursor is shown again"
 
 
+def test_a_narrow_terminal_cuts_the_numbers_and_not_what_is_done(terminal, monkeypatch):
+    screen, _ = terminal()
+    monkeypatch.setenv("COLUMNS", "90")
+    with console.progress("Training ppo", total=2) as bar:
+        bar.advance(2, **{f"metric {place}": float(place) for place in range(9)})
+    last = screen.getvalue().rsplit("\x1b[2K", 1)[-1]
+    assert "Training ppo" in last and "2/2 steps" in last and "metric 0" in last
+    assert (
+        "metric 8" not in last
+        and "…" in last
+        and "\n" not in last.rstrip("\n\r").split("\x1b[?25h")[0].rstrip()
+    )
+
+
 def test_bars_can_be_nested_and_only_the_outer_one_stays(terminal):
     screen, _ = terminal()
     with console.progress("Training", total=2) as outer:
