@@ -164,6 +164,17 @@ def test_a_second_stage_goes_on_with_the_adapter_and_compares_with_it(line, grou
     assert not [name for name in load_file(folder) if "others" in name]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_time_limit_becomes_steps(kind, line, groundup, tmp_path):
+    """A whole phase is measured, answers and all, at a learning rate of zero: what follows is as without it."""
+    assert groundup(*line(kind, "--out", "limited", "--set=max_minutes=1e-9")).code == 0
+    assert groundup(*line(kind, "--out", "counted", "--set=max_steps=1")).code == 0
+    limited, counted = (stage_of(tmp_path, kind, out) for out in ("limited", "counted"))
+    assert "max_minutes" in read_json(limited.plan)["total_steps_reason"]
+    assert timeless(read_jsonl(limited.metrics)) == timeless(read_jsonl(counted.metrics))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rehearsal(kind, line, groundup, tmp_path):
     said = groundup(*line(kind, "--rehearse"))
