@@ -38,12 +38,12 @@ def summary(record: RunRecord) -> str:
     sentences = [_base_model(stage) for stage in record.finished("pretrain")]
     moved = _moved(record)
     if moved:
-        told = " and ".join(
+        told = [
             f"{wording.metric(item.metric).label.lower()} {item.verb} from {wording.value(item.metric, item.before)}"
             f" to {wording.value(item.metric, item.after)}"
             for item in moved
-        )
-        sentences.append(f"On held-out rows, {told}.")
+        ]
+        sentences.append(f"On held-out rows, {' and '.join(filter(None, (', '.join(told[:-1]), told[-1])))}.")
     missing = [stage.name for stage in record.stages if not stage.finished]
     if missing:
         sentences.append(f"Not finished yet: {', '.join(missing)}.")
@@ -92,7 +92,11 @@ def _baselines(stage: StageRecord) -> dict[str, float]:
 
 
 def _moved(record: RunRecord) -> list[Moved]:
-    """Loss and preference from the first model to the last: of the evaluation, else of the stages themselves."""
+    """Loss and preference from the first model to the last: of the evaluation, else of the stages themselves.
+
+    Rewards, which no evaluation has, are a policy's stage's own.
+    """
+    rewards = _moved_by(record, ("grpo", "reward"), ("ppo", "reward"))
     evaluated = record.finished("eval")
     models = evaluated[-1].result.get("models", []) if evaluated else []
     if len(models) > 1:
@@ -104,15 +108,14 @@ def _moved(record: RunRecord) -> list[Moved]:
             if all(
                 model["metrics"].get(f"eval_{name}") is not None for model in (first, last)
             )  # null: not finite
-        ]
+        ] + rewards
+    return _moved_by(record, ("sft", "loss"), ("reward", "accuracy"), ("dpo", "rewards/margins")) + rewards
+
+
+def _moved_by(record: RunRecord, *kinds: tuple[str, str]) -> list[Moved]:
+    """A metric of each finished stage of a kind, before and after it."""
     found = []
-    for kind, name in (
-        ("sft", "loss"),
-        ("reward", "accuracy"),
-        ("dpo", "rewards/margins"),
-        ("grpo", "reward"),
-        ("ppo", "reward"),
-    ):
+    for kind, name in kinds:
         for stage in record.finished(kind):
             before, after = (stage.held_out(moment).get(name) for moment in ("before", "after"))
             if before is not None and after is not None:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from groundup.report import write_report
+from groundup.report.headline import summary, tiles
 from groundup.report.reading import StageRecord, read_run
 from groundup.report.view import build_view
 from groundup.store import Run, files
@@ -148,6 +149,17 @@ def test_rows_that_do_not_add_up_are_said(short_run):
     files.write_json(short_run.stage("sft").result, result)
     assert "do not add up" in write_report(short_run).read_text(encoding="utf-8")
     assert "do not add up" in short_run.report_md.read_text(encoding="utf-8")
+
+
+def test_a_policys_reward_stands_beside_the_evaluation(whole_run):
+    record = read_run(whole_run)
+    result = {"before": {"eval_reward": 0.45}, "after": {"eval_reward": 0.875}}
+    record.stages.append(StageRecord("rl", "grpo", {}, True, result, []))
+    assert "preference accuracy rose from 41.0% to 97.0% and reward rose from 0.450 to 0.875." in summary(
+        record
+    )
+    tile = next(tile for tile in tiles(record) if tile.note == "before → after rl")
+    assert (tile.label, tile.before, tile.value) == ("Reward, held out", "0.450", "0.875")
 
 
 def test_what_got_worse_is_said_to_be_worse(short_run):
