@@ -36,7 +36,7 @@ COMMON: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "grpo": {"max_steps": 40, "batch_size": 4, "num_generations": 8, "learning_rate": 6e-4, "beta": 0.04},
     "ppo": {
-        **{"max_steps": 28, "batch_size": 32, "num_mini_batches": 2, "num_ppo_epochs": 1},
+        **{"max_steps": 24, "batch_size": 32, "num_mini_batches": 2, "num_ppo_epochs": 1},
         **{"learning_rate": 1e-3, "kl_coef": 0.05},
     },
 }
