@@ -157,11 +157,12 @@ class Progress:
             self._seen.popleft()
         if self._bar is not None:
             self._bar.update(self._rich_task, completed=self.done, facts=self.facts())
+        ending = self.total is not None and self.done > self.total - 1e-6  # its last line comes from `close`
         if now - self._line_at >= LINE_EVERY_SECONDS:
-            if self._opened:
-                self._line()
-            else:
+            if not self._opened:
                 self.open()
+            elif not ending:
+                self._line()
 
     def show(self, **extras: Any) -> None:
         """Keywords to show from the next `advance` on."""
