@@ -95,7 +95,9 @@ def learned(
     if kind == "dpo":
         stage |= {"loss": work, "sample_count": 0}
         stages["eval"] = {"from": "dpo", "max_length": options.max_length, "sample_count": 0}
-    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": stages}, options.set)
+    others = {"reward", "dpo", "eval"} - set(stages)  # a setting of theirs is for another work's recipe
+    changes = [change for change in options.set if change.partition(".")[0] not in others]
+    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": stages}, changes)
     run_recipe(recipe, run)
     result = read_json(run / kind / "result.json")
     accuracy, margin = NUMBERS.get(work, OF_PAIRS)

@@ -1,6 +1,7 @@
 import time
 
 import pytest
+import torch
 
 from groundup.machine import choose_dtype, measure, measure_dtypes
 
@@ -37,6 +38,21 @@ def test_finds_the_faster_dtype(monkeypatch):
     monkeypatch.setattr(measure, "_products", slow_products({"float32": 10, "bfloat16": 30}))
     measured = measure_dtypes([(128, 64, 256)], seconds=0.2)
     assert measured["bfloat16"] / measured["float32"] == pytest.approx(3, rel=0.3)
+
+
+def test_a_dtype_whose_threads_were_held_up_for_a_moment_is_looked_at_again(monkeypatch):
+    quick = slow_products({"float32": 10, "bfloat16": 30})
+    held_up = iter([True] * 3)
+
+    def products(shape, dtype, device):
+        if dtype == torch.bfloat16 and next(held_up, False):
+            return lambda: time.sleep(0.02)
+        return quick(shape, dtype, device)
+
+    monkeypatch.setattr(measure, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(measure, "_products", products)
+    measured = measure_dtypes([(128, 64, 256)], seconds=0.3)
+    assert choose_dtype(measured)[0] == "bfloat16"
 
 
 def test_a_dtype_500_times_slower_does_not_take_the_time(monkeypatch):

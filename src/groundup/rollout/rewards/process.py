@@ -72,7 +72,10 @@ class RewardProcess:
             if code is None
             else f"its process ended with code {code}"
         )
-        raise UserError(f"the reward {self.settings.metric_name} cannot be loaded", why=why)
+        fix = ""
+        if code is not None:
+            fix = 'in a script of your own, begin below `if __name__ == "__main__":`, for each process reads it anew'
+        raise UserError(f"the reward {self.settings.metric_name} cannot be loaded", why=why, fix=fix)
 
     def end(self) -> int | None:
         """Stop it, whatever it does; its exit code if it had ended by itself."""

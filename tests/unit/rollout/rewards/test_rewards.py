@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,17 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, source: str):
 def test_what_is_told_in_a_moment(settings: list[Any], told: str):
     with pytest.raises(UserError, match=told):
         check_rewards([RewardSettings.model_validate(each) for each in settings])
+
+
+@pytest.mark.slow
+def test_a_script_that_each_process_would_run_anew_is_told_what_to_write(tmp_path: Path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from groundup.config.rewards import RewardSettings\n"
+        "from groundup.rollout.rewards import load_rewards\n"
+        "load_rewards([RewardSettings(function='exact_match')])\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert "the reward exact_match cannot be loaded" in ended.stderr
+    assert '`if __name__ == "__main__":`' in ended.stderr
