@@ -40,6 +40,21 @@ def smaller(words):
     if verb == "run" and recipe in STAGES:
         short = [f"--set={stage}.{setting}" for stage in STAGES[recipe] for setting in SHORT]
         return short if recipe == "my.yaml" else [*short, "--set=eval.sample_tokens=4"]
+    if verb == "reward":
+        return ["--set=max_steps=2", "--set=dtype=float32"]
+    if verb == "grpo":
+        settings = (
+            "max_steps=1",
+            "batch_size=2",
+            "num_generations=2",
+            "max_completion_length=4",
+            "num_eval_prompts=2",
+        )
+        return [
+            *(f"--set={setting}" for setting in settings),
+            "--set=max_prompt_length=64",
+            "--set=dtype=float32",
+        ]
     if verb in ("sft", "dpo"):
         return ["--set=max_steps=2", *(f"--set={setting}" for setting in SHORT)]
     if verb == "compare":
@@ -64,6 +79,7 @@ def test_the_sections_are_found():
 def test_a_section_from_top_to_bottom(section, field, conversation, pair, write, tmp_path):
     write("chats.jsonl", [conversation(i) for i in range(24)])
     write("pairs.jsonl", [pair(i) for i in range(16)])
+    write("problems.jsonl", [{"prompt": f"What is {i} and {i}?", "answer": str(2 * i)} for i in range(16)])
     recipes = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     write("my.yaml", next(text for text in recipes if "stages:" in text and "chats.jsonl" in text))
     (tmp_path / "books").mkdir()
