@@ -78,8 +78,10 @@ def _rows(looked: Looked) -> Iterator[Finding]:
         what = f"{_rows_of(count, ledger.rows_in)} are left out: {reason}"
         yield Finding("note", "filtered_row", what, "nothing to do if that is meant", count)
     if looked.kind == "prompts" and survey.rows:
-        what = "the rows are questions without answers: sft and dpo have nothing to learn from them"
-        yield Finding("error", "no_answers", what, "add the answers as a column completion", survey.rows)
+        what = "questions without answers: grpo and ppo train on them; sft and dpo need answers"
+        yield Finding(
+            "note", "no_answers", what, "for sft add the answers as a column completion", survey.rows
+        )
 
 
 def _copies(looked: Looked) -> Iterator[Finding]:

@@ -150,9 +150,16 @@ def test_length_bias(look):
     assert "length_bias" not in names(look(even))
 
 
-def test_questions_alone_have_nothing_to_learn(look, model):
-    summary = look([{"prompt": f"What is {n}?"} for n in range(5)], model)
-    assert summary["kind"] == "prompts" and names(summary, "error") == ["no_answers"]
+@pytest.mark.parametrize("more", [{}, {"answer": "42"}])
+def test_questions_alone_are_for_grpo_and_ppo(look, model, more):
+    for summary in (
+        look([{"prompt": f"What is {n}?"} | more for n in range(5)]),
+        look([{"prompt": f"What is {n}?"} | more for n in range(5)], model),
+    ):
+        assert summary["kind"] == "prompts" and summary["verdict"] == "usable"
+        assert names(summary) == ["no_answers"] and names(summary, "note") == ["no_answers"]
+        found = finding(summary, "no_answers")
+        assert "grpo and ppo" in found["what"] and "column completion" in found["fix"] and found["count"] == 5
 
 
 def test_rows_longer_than_max_length(look, model):
