@@ -112,7 +112,10 @@ def run(
 
 @cli.command()
 @click.option(
-    "--settings", "kind", metavar="KIND", help="List every key of a kind of stage, of `recipe` or `data`."
+    "--settings",
+    "kind",
+    metavar="KIND",
+    help="List every key of a kind of stage, of `recipe`, `data` or `rewards`.",
 )
 def recipes(kind: str | None) -> None:
     """List the recipes that come with Groundup, or what may stand in one.

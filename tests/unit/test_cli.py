@@ -167,6 +167,8 @@ def test_recipes_and_init(folder, capsys):
     assert "sft-dpo  " in capsys.readouterr().out
     assert main(["recipes", "--settings", "dpo"]) == 0
     assert "beta: 0.1" in capsys.readouterr().out
+    assert main(["recipes", "--settings", "rewards"]) == 0
+    assert "\n  function: " in capsys.readouterr().out
     assert main(["recipes", "--settings", "zzz"]) == 2
     assert main(["init", "sft-dpo"]) == 0
     assert (folder / "sft-dpo.yaml").is_file()

@@ -10,11 +10,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from groundup.config.rewards import RewardSettings
 from groundup.config.schema import STAGE_KINDS, DataSettings, Recipe
 
 Path = tuple[str | int, ...]  # ("stages", "sft", "lora", "r"): the place of a value in a recipe
 
-SETTINGS: dict[str, type[BaseModel]] = {"recipe": Recipe, "data": DataSettings, **STAGE_KINDS}
+SETTINGS: dict[str, type[BaseModel]] = {
+    "recipe": Recipe,
+    "data": DataSettings,
+    "rewards": RewardSettings,
+    **STAGE_KINDS,
+}
 NUMBERS = {int: "a whole number", float: "a number"}
 OTHERS = {bool: "true or false", str: "text", type(None): "null", Any: "anything"}
 
@@ -57,7 +63,8 @@ def expected(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return _either([f"`{_yaml_word(value)}`" for value in get_args(annotation)])
     if get_origin(annotation) is list:
-        return f"a list of {expected(get_args(annotation)[0]).removeprefix('a ')}s".replace("texts", "text")
+        (entry,) = get_args(annotation)
+        return f"a list of {'settings (`- name: value`)' if _is_settings(entry) else expected(entry)}"
     if annotation is DataSettings:
         return "a path, a list of paths, or settings with `path`"
     if get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -119,7 +126,9 @@ def _rows(model: type[BaseModel], indent: str) -> Iterator[tuple[str, str]]:
     for name, field in fields(model).items():
         if name in ("kind", "stages"):
             continue
-        inner = next((option for option in _options(field.annotation) if _is_settings(option)), None)
+        options = _options(field.annotation)
+        inner = next((option for option in options if _is_settings(option)), None)
+        entry: Any = next((get_args(option)[0] for option in options if get_origin(option) is list), None)
         default = "" if field.is_required() else _default_words(field)
         meaning = ["required"] if field.is_required() else []
         meaning += [expected(_annotated(field))] if inner in (None, DataSettings) else []
@@ -130,6 +139,14 @@ def _rows(model: type[BaseModel], indent: str) -> Iterator[tuple[str, str]]:
         )
         if inner not in (None, DataSettings):
             yield from _rows(inner, indent + "  ")
+        if _is_settings(entry):
+            yield from _entry_rows(entry, indent + "  ")
+
+
+def _entry_rows(model: type[BaseModel], indent: str) -> Iterator[tuple[str, str]]:
+    """The settings of one entry of a list: YAML's dash stands before the first."""
+    for number, (left, right) in enumerate(_rows(model, indent + "  ")):
+        yield left if number else f"{indent}- {left.lstrip()}", right
 
 
 def _default_words(field: FieldInfo) -> str:

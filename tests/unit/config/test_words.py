@@ -1,8 +1,11 @@
+from typing import Literal
+
 import pytest
 from pydantic import BaseModel
 
 from groundup.config import SETTINGS, settings_text, words
-from groundup.config.schema import STAGE_KINDS, Recipe
+from groundup.config.rewards import RewardSettings
+from groundup.config.schema import STAGE_KINDS, Recipe, SourceSettings
 
 
 def places(path=(), kinds=None):
@@ -50,6 +53,33 @@ def test_every_kind_of_setting_is_listed_with_default_and_meaning():
     assert "required" in lines["from:"]
     assert "r: 16" in lines
     assert SETTINGS["recipe"] is Recipe
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "entry"),
+    [
+        ("grpo", "rewards", RewardSettings),
+        ("ppo", "rewards", RewardSettings),
+        ("clean", "mix", SourceSettings),
+    ],
+)
+def test_a_list_of_settings_shows_what_an_entry_holds(kind, name, entry):
+    lines = settings_text(kind).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"  {name}:"))
+    assert "a list of settings (`- name: value`); " in lines[at]
+    keys = list(words.fields(entry))
+    shown = lines[at + 1 : at + 1 + len(keys)]
+    assert [line.split(":")[0] for line in shown] == [
+        f"    - {keys[0]}",
+        *(f"      {key}" for key in keys[1:]),
+    ]
+    after = lines[at + 1 + len(keys)]
+    assert after.startswith("  ") and not after.startswith("   ")
+
+
+def test_what_a_list_holds_in_words():
+    assert words.expected(list[str]) == "a list of text"
+    assert words.expected(list[Literal["c4", "fineweb"]]) == "a list of `c4` or `fineweb`"
 
 
 @pytest.mark.parametrize(
