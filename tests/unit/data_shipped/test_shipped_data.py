@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -35,6 +35,7 @@ DEFAULT = re.compile(r"\bdefault(?: for \w+)?(?: rank)? is `([a-z_]+): ([^`]+)`"
 COLUMNS = {"prompt", "completion"}
 METRICS = {"grad_norm", "bits_per_byte"}
 LAYERS = {"q_proj"}
+ALGORITHMS = set(get_args(schema.TokenizerSettings.model_fields["algorithm"].annotation))
 
 
 @cache
@@ -151,6 +152,19 @@ def test_every_command_named_exists() -> None:
     assert named - {"--help"} <= set(cli.commands)
 
 
+@pytest.mark.parametrize("name", CHAT)
+def test_a_list_of_the_commands_has_them_all(name: str) -> None:
+    lists = [
+        words
+        for row in rows(name)
+        for m in messages(row)
+        if {"sft", "doctor", "chat"} <= (words := set(re.findall(r"[a-z]+", m["content"])))
+    ]
+    assert lists
+    for words in lists:
+        assert set(cli.commands) <= words, set(cli.commands) - words
+
+
 def test_every_option_named_exists() -> None:
     """`groundup run demo --rehearse`: the verb has that option."""
     seen = 0
@@ -175,7 +189,7 @@ def test_every_setting_named_exists_and_takes_the_value() -> None:
                 assert any(_takes(field, setting[2]) for field in known[setting[1]]), f"not allowed: {quoted}"
             elif re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", quoted):
                 seen += 1
-                assert quoted in {*known, *METRICS, *LAYERS}, f"no such setting: {quoted}"
+                assert quoted in {*known, *METRICS, *LAYERS, *ALGORITHMS}, f"no such setting: {quoted}"
     assert seen > 50
 
 
