@@ -11,6 +11,9 @@ import xxhash
 
 Item = TypeVar("Item")
 
+LARGEST_CONVERSATION = 16
+"""So many rows that begin alike may be of one conversation or tree, in however little data."""
+
 
 class Asked(Protocol):
     """A row with a prompt. opening: what the prompt's conversation begins with; rows of one key have one opening."""
@@ -28,15 +31,14 @@ def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Ro
     """Training rows and held-out rows; those that begin with the same question stand on one side.
 
     A conversation that is cut at several of its turns, as in HH-RLHF, and pairs of one of OpenAssistant's trees would
-    else be asked in the hold-out what they were trained on. What over half of all rows begin with is a form and no
-    question: of these, rows of one prompt stand on one side.
+    else be asked in the hold-out what they were trained on. What many rows begin with is a greeting or a form and no
+    question: of these, rows of one prompt stand on one side, so that no opening alone makes the hold-out half as large
+    again as it should be.
     """
     openings = [row.opening for row in rows]
-    form, count = Counter(openings).most_common(1)[0] if openings else ("", 0)
-    common = count > len(rows) / 2
-    pairs = [
-        (row, row.key if common and opening == form else opening) for row, opening in zip(rows, openings)
-    ]
+    count = Counter(openings)
+    most = min(len(rows) / 2, max(LARGEST_CONVERSATION, fraction / 2 * len(rows)))
+    pairs = [(row, row.key if count[opening] > most else opening) for row, opening in zip(rows, openings)]
     train, held_out = split_holdout(pairs, fraction, key=lambda pair: pair[1])
     return [row for row, _ in train], [row for row, _ in held_out]
 

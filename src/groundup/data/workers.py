@@ -105,7 +105,8 @@ class Workers:
             raise UserError(
                 "A worker process ended before its work was done.",
                 why="the system ends processes when memory is short; or somebody stopped it",
-                fix="close other programs and run the same command again; a clean stage can be told workers: 1",
+                fix="close other programs and run the same command again; a clean stage can be told workers: 1; "
+                'a script of your own must begin below `if __name__ == "__main__":`, for each process reads it anew',
             ) from error
 
 

@@ -21,10 +21,12 @@ def find_local(name: str, relative_to: Path | None) -> Path | None:
     path = Path(name).expanduser()
     for candidate in [relative_to / path, path] if relative_to else [path]:
         try:
-            if candidate.exists():
-                return candidate.resolve()
-        except PermissionError as error:  # of a folder above it
+            candidate.stat()  # `exists` hides from Python 3.14 on that a folder above may not be read
+            return candidate.resolve()
+        except PermissionError as error:
             raise unreadable(candidate, error) from error
+        except (OSError, ValueError):  # it is not there, or no name of a file
+            continue
     return None
 
 

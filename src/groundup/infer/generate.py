@@ -206,6 +206,6 @@ class Size:
         one_pass = (3 * config.intermediate_size + 8 * config.hidden_size) * item
         read_tokens = min(self.prompts * self.prompt_tokens, 2 * max(ROW_TOKENS, self.prompt_tokens))
         scores = 3 * config.num_attention_heads * (self.prompt_tokens + self.new_tokens) * item
-        logits = 24 * config.vocab_size  # float32, the same scaled, and sums in float64
+        logits = 24 * config.vocab_size  # float32, the same scaled, and what is drawn from
         held_tokens = self.prompts * self.prompt_tokens + self.rows * self.new_tokens
         return held_tokens * cache + read_tokens * one_pass + self.rows * (scores + logits)

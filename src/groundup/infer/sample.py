@@ -19,8 +19,8 @@ NUCLEUS_FIRST = 128
 BLOCK = 128
 """Neighbouring tokens whose weights are summed first when one is drawn."""
 
-
 BELOW_ONE = 1.0 - 2.0**-52
+"""A draw stays under it, so that none falls behind the last token that has a weight."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,12 @@ class FewRows:
         if not copy:
             return
         if len(weights) > 1:
-            given = [bias for bias in biases if bias is not None]
-            self._parts = [(torch.cat(list(weights)), torch.cat(given) if given else None)]
+            filled = [
+                weight.new_zeros(len(weight)) if bias is None else bias
+                for weight, bias in zip(weights, biases)
+            ]
+            some = any(bias is not None for bias in biases)
+            self._parts = [(torch.cat(list(weights)), torch.cat(filled) if some else None)]
         if can_pack(weights[0]):
             ((weight, bias),) = self._parts
             self._parts = [(torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS), bias)]

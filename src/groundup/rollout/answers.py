@@ -30,7 +30,6 @@ class Question:
 
     @property
     def opening(self) -> str:
-        """What decides the side of a hold-out."""
         return self.task.opening
 
 
@@ -104,10 +103,16 @@ def draw_answers(
 
 def answer_text(tokenizer: Tokenizer, question: Question, token: Sequence[int]) -> str:
     """The answer as text. One that continues its prompt begins as the whole text goes on, with a space perhaps."""
+
+    def text(ids: Sequence[int], **how: bool) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, **how))
+
     if not question.task.continued:
-        return str(tokenizer.decode(token, skip_special_tokens=True))
-    whole = tokenizer.decode([*question.token, *token], skip_special_tokens=True)
-    return str(whole[len(question.task.text) :])
+        return text(token)
+    # Spaces as they are: some tokenizers take away those before a full stop, and the prompt's last one with them.
+    prompt = text(question.token, clean_up_tokenization_spaces=False)
+    whole = text([*question.token, *token], clean_up_tokenization_spaces=False)
+    return whole[len(prompt) :] if whole.startswith(prompt) else text(token)
 
 
 @dataclass(frozen=True)

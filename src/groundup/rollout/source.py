@@ -161,7 +161,10 @@ class Rollouts:
         device = self.shape.device
         passes = len(self.columns) + (self.reference is not None)
         with console.progress("Reading answers", len(rows) * passes, "row", brief=True) as bar:
-            on_row = lambda row: bar.advance()  # noqa: E731
+
+            def on_row(row: object) -> None:
+                bar.advance()
+
             for names in self.columns:
                 rows = with_columns(rows, self.model, names, device, on_row)
             if self.reference is not None:

@@ -50,15 +50,16 @@ def unique(items: Sequence[Item], as_row: Callable[[Item], Row], ledger: Ledger)
 def check_parts(
     settings: Any, train: Sequence[object], heldout: Sequence[object], ledger: Ledger, limit: str
 ) -> None:
-    """Raise UserError where a part is empty, or too many rows cannot be used. limit: the setting for long ones."""
+    """Raise UserError where a part is empty, or too many are bad. limit: the setting for long ones, if any."""
     if not train or not heldout:
         raise UserError(
             f"no rows are left to {'evaluate' if train else 'train'} on",
             where=", ".join(settings.data.path),
             why=str(ledger),
-            fix=f"add rows, raise {limit}, raise holdout, or give eval_data",
+            fix=f"add rows, {limit and f'raise {limit}, '}raise holdout, or give eval_data",
         )
-    ledger.check(settings.data.max_bad_rows, f"raise {limit} for long rows, repair or remove the others")
+    long = f"raise {limit} for long rows, repair or remove the others" if limit else "repair or remove them"
+    ledger.check(settings.data.max_bad_rows, long)
 
 
 def keep_heldout(context: Context, rows: Iterable[Row], ledger: Ledger) -> None:

@@ -32,6 +32,7 @@ from groundup.stages.weights import base_model, save_result, starting_model
 from groundup.store.files import read_jsonl, write_text
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import stop_tokens
+from groundup.tokenizer.template import Template
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def run(context: Context) -> dict[str, Any]:
     found = find_start(context)
     tokenizer = found.tokenizer
     check_context(context, found.config)
+    if settings.sample_prompts:
+        Template.of(tokenizer, context.recipe.chat)  # these are asked in it, also where prompts go without
     with load_rewards(settings.rewards, context.run, context.machine.device) as rewards:
         questions = read_questions(context, tokenizer)
         opened = open_model(context, found, settings.longest_prompt_tokens + settings.max_completion_length)

@@ -39,7 +39,7 @@ def read_questions(context: Context, tokenizer: Tokenizer) -> Questions:
         lambda question: question.task.as_row(),
         ledger,
     )
-    check_parts(settings, train, heldout, ledger, "max_prompt_length")
+    check_parts(settings, train, heldout, ledger, "" if settings.prompt_tokens else "max_prompt_length")
     keep_heldout(context, (question.task.as_row() for question in heldout), ledger)
     return Questions(train, heldout, ledger.as_dict())
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 
 from groundup import console
 from groundup.batch import Chain, Record
@@ -23,6 +22,7 @@ from groundup.data import (
 )
 from groundup.data.workers import map_ordered, worker_count
 from groundup.errors import UserError
+from groundup.machine import probe
 from groundup.stages.context import Context
 from groundup.stages.heldout import check_parts, keep_heldout, read_parts
 from groundup.tokenizer import Tokenizer
@@ -160,7 +160,9 @@ class Renderer:
         """(item, its chains) of every item that can be used; the others are quarantined or filtered, and counted."""
         batches = (items[first : first + BATCH_ROWS] for first in range(0, len(items), BATCH_ROWS))
         wanted, jobs = worker_count(0, batches, _chars, SMALL_CHARS)
-        workers = max(1, min(wanted, MOST_WORKERS, psutil.virtual_memory().available // WORKER_BYTES))
+        machine = probe()
+        most = min(machine.cores, MOST_WORKERS, machine.available_bytes // WORKER_BYTES)
+        workers = max(1, min(wanted, most))
         with console.progress("Tokenizing", total=len(items), unit="row") as bar:
             for batch, results in map_ordered(self.tried, jobs, workers):
                 for item, found in zip(batch, results):

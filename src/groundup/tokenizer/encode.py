@@ -84,7 +84,8 @@ class Beginnings:
         token = token[: first + self.tokens]
         while len(token) > first + 1 and self._ends_badly(token):
             token = token[:-1]
-        return tuple(token), self.tokenizer.decode(token[first:])
+        said = self.tokenizer.decode(token[first:], clean_up_tokenization_spaces=False)
+        return tuple(token), said
 
     def _ends_badly(self, token: list[int]) -> bool:
         """With the EOS that some tokenizers add, or in the middle of a character."""

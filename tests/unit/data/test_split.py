@@ -92,6 +92,14 @@ def test_what_most_rows_begin_with_is_no_question():
     assert split_rows([], 0.3) == ([], [])
 
 
+def test_what_many_rows_begin_with_does_not_make_the_hold_out_large():
+    forms = [pair(form, "a", f"{form} {i}") for form in ("hello", "hi there") for i in range(300)]
+    rows = [*forms, *(pair(f"q{i}") for i in range(400))]
+    train, held_out = split_rows(rows, 0.1)
+    assert len(train) + len(held_out) == 1000
+    assert 60 < len(held_out) < 140
+
+
 def test_rows_of_one_prompt_stay_together_where_it_begins_with_an_answer():
     greeting = (Message("assistant", "hello"), Message("user", "q"))
     rows = [

@@ -51,23 +51,23 @@ def test_what_is_not_there(here):
 
 def denied(monkeypatch, folder):
     """As if this folder were another user's; tests may run as root, who may read everything."""
-    scandir, access, exists = os.scandir, os.access, Path.exists
+    scandir, access, stat = os.scandir, os.access, Path.stat
 
     def refuse(path):
         if Path(path).resolve() == folder:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    def there(path):
+    def told(path, **how):
         if folder in path.absolute().parents:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return exists(path)
+        return stat(path, **how)
 
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(
         os, "access", lambda path, mode: Path(path).resolve() != folder and access(path, mode)
     )
-    monkeypatch.setattr(Path, "exists", there)
+    monkeypatch.setattr(Path, "stat", told)
 
 
 @pytest.mark.parametrize("name", ["", "sub", "sub/*.jsonl", "**/*.jsonl", "s*/*.jsonl", "sub/a.jsonl"])

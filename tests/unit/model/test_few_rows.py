@@ -28,6 +28,7 @@ def test_products_are_the_linear_layers(rows, dtype, bias, how, monkeypatch):
         torch.randn(rows, width, generator=torch.Generator().manual_seed(2)) for width in (24, SIZES[0])
     )
     product = FewRows(weights, biases, copy=how != "as they are")
+    assert product._packed == (how == "packed" and can_pack(weights[0]))
     # bfloat16 rounds to 2^-9 of a number; sums of size 16 are rounded on the way
     near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.07, "rtol": 2.0**-8}
     x, onto = x.to(dtype), onto.to(dtype)
@@ -40,6 +41,21 @@ def test_products_are_the_linear_layers(rows, dtype, bias, how, monkeypatch):
         torch.testing.assert_close(found.float(), expected, **near)
     alone = FewRows(weights[:1], biases[:1], copy=how != "as they are")
     torch.testing.assert_close(alone.onto(onto, x).float(), onto.float() + true[0], **near)
+
+
+def test_a_layer_without_a_bias_may_stand_beside_one_that_has_it(monkeypatch):
+    weights, (first, _) = layers(torch.float32, bias=True)
+    x = torch.randn(3, 24, generator=torch.Generator().manual_seed(2))
+    for packs in (can_pack, lambda weight: False):
+        monkeypatch.setattr(few_rows, "can_pack", packs)
+        for given in ([first, None], [None, torch.ones(SIZES[1])]):
+            for found, weight, bias in zip(FewRows(weights, given)(x), weights, given, strict=True):
+                torch.testing.assert_close(found, F.linear(x, weight, bias), atol=1e-5, rtol=1e-5)
+
+
+def test_this_pytorch_has_the_products_that_make_generation_fast():
+    if torch.backends.mkldnn.is_available():
+        assert can_pack(torch.zeros(2, 2))
 
 
 def test_only_a_cpus_plain_dtypes_are_packed(monkeypatch):

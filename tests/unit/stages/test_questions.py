@@ -1,6 +1,9 @@
 """Beginnings of texts as a policy's prompts."""
 
 import pytest
+from tokenizers import Tokenizer as Core
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from groundup.data.prompts import Task
 from groundup.data.types import Message, Origin
@@ -61,7 +64,7 @@ def test_no_character_is_cut_and_no_text_becomes_a_special_token(asked, tokenize
 class Pieces:
     """As SentencePiece's decoders do: the first space of what is decoded is dropped."""
 
-    def decode(self, token, skip_special_tokens=True):
+    def decode(self, token, skip_special_tokens=True, clean_up_tokenization_spaces=True):
         return "".join(token).removeprefix(" ")
 
 
@@ -69,3 +72,13 @@ class Pieces:
 def test_an_answer_that_goes_on_keeps_its_space(continued, text):
     task = Task((Message("user", "A good"),), {}, False, Origin("made up", 1), continued)
     assert answer_text(Pieces(), Question((" A", " good"), task), [" film"]) == text
+
+
+def test_an_answer_that_goes_on_loses_no_letter_where_a_decoder_tidies_spaces():
+    words = {"it": 0, "'": 1, "s": 2, "good": 3, ".": 4}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Core(WordLevel(words, unk_token="it")), clean_up_tokenization_spaces=True
+    )
+    assert tokenizer.decode([0, 1, 2, 3, 4]) == "it's good."
+    task = Task((Message("user", "it '"),), {}, False, Origin("made up", 1), continued=True)
+    assert answer_text(tokenizer, Question((0, 1), task), [2, 3, 4]) == " s good ."
