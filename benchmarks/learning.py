@@ -1,6 +1,6 @@
 """Does reinforcement learn? A model from scratch sorts digits: SFT on few rows to a partial level, then GRPO and PPO.
 
-    python benchmarks/learning.py [--seeds 0,1,2] [--out FILE]
+    python benchmarks/learning.py [--seeds 0,1,2] [--sft-rows N] [--sft-steps N] [--out FILE]
 
 Accuracy is the share of held-out prompts that are answered exactly right, greedily. Everything goes through Groundup's
 own stages; steps are fixed, so a busy machine takes longer and finds the same. The last line of output is one JSON

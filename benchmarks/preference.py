@@ -95,8 +95,8 @@ def learned(
     if kind == "dpo":
         stage |= {"loss": work, "sample_count": 0}
         stages["eval"] = {"from": "dpo", "max_length": options.max_length, "sample_count": 0}
-    others = {"reward", "dpo", "eval"} - set(stages)  # a setting of theirs is for another work's recipe
-    changes = [change for change in options.set if change.partition(".")[0] not in others]
+    others = {name for other in options.only for name in stages_of(other)} - set(stages)
+    changes = [change for change in options.set if change.partition(".")[0] not in others]  # for them alone
     recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": stages}, changes)
     run_recipe(recipe, run)
     result = read_json(run / kind / "result.json")
@@ -115,6 +115,10 @@ def learned(
         found["preference_accuracy_before"] = base["eval_preference_accuracy"]
         found["preference_accuracy_after"] = tuned["eval_preference_accuracy"]
     return found
+
+
+def stages_of(work: str) -> tuple[str, ...]:
+    return ("reward",) if work == "reward" else ("dpo", "eval")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -154,7 +158,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=320)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one more setting of the stage"
+        "--set",
+        action="append",
+        default=[],
+        metavar="[STAGE.]KEY=VALUE",
+        help="one more setting, such as dpo.beta=0.2; repeatable",
     )
     parser.add_argument("--runs", metavar="FOLDER", help="keep the runs there; what is finished is reused")
     parser.add_argument("--out", metavar="FILE")

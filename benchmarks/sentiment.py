@@ -113,7 +113,9 @@ def learned(options: argparse.Namespace, work: str, seed: int, runs: Path, run: 
         **COMMON,
         **SETTINGS[work],
     }
-    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": {work: stage}}, options.set)
+    others = set(options.only) - {work}
+    changes = [change for change in options.set if change.partition(".")[0] not in others]  # for them alone
+    recipe = build_recipe({"name": f"{work}-{seed}", "seed": seed, "stages": {work: stage}}, changes)
     run_recipe(recipe, run)
     result = read_json(run / work / "result.json")
     kl = kl_a_token(run / work / "metrics.jsonl")
@@ -190,7 +192,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", metavar="F", help="instead of the folder that GROUNDUP_DATA names")
     parser.add_argument("--samples", type=int, default=4, help="prompts to show with their answers")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one more setting of the stage"
+        "--set",
+        action="append",
+        default=[],
+        metavar="[STAGE.]KEY=VALUE",
+        help="one more setting, such as grpo.beta=0.1; repeatable",
     )
     parser.add_argument("--runs", metavar="FOLDER", help="keep the runs there; what is finished is reused")
     parser.add_argument("--out", metavar="FILE")

@@ -7,12 +7,17 @@ from pathlib import Path
 import click
 
 from groundup import console
+from groundup.stage_verbs import SOURCES
 
 
 @click.command()
 @click.argument("models", metavar="A [B]", nargs=-1, required=True)
 @click.option(
-    "--data", "files", multiple=True, metavar="F", help="Pairs or questions; otherwise what the run held out."
+    "--data",
+    "files",
+    multiple=True,
+    metavar="F",
+    help=f"Pairs or questions: {SOURCES}; otherwise what the run held out. Repeatable.",
 )
 @click.option("--config", metavar="NAME", help="Which configuration of a hub's data set.")
 @click.option("--split", metavar="S", help="Which part of a folder or data set.  [default: train]")

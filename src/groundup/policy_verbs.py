@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from groundup.stage_verbs import recipe_options, rows_options, train_verb
+from groundup.stage_verbs import SOURCES, recipe_options, rows_options, train_verb
 
 prompts_options = rows_options(
-    "Rows with prompts; their other columns go to the rewards. Repeatable.",
+    f"Rows with prompts: {SOURCES}; their other columns go to the rewards. Repeatable.",
     "The model to start from, and the reference.",
 )
 reward_option = click.option(
@@ -29,7 +29,8 @@ reward_option = click.option(
 def grpo(**options: Any) -> None:
     """Let a model learn from rewards on groups of its answers (GRPO, LoRA by default).
 
-    Rows have `prompt` or `question`. RLOO, Dr. GRPO and DAPO are settings: see `groundup recipes --settings grpo`.
+    Rows have prompts, in any layout; see docs/rl.md. RLOO, Dr. GRPO and DAPO are settings: see
+    `groundup recipes --settings grpo`.
 
     \b
     Examples:
@@ -46,7 +47,7 @@ def grpo(**options: Any) -> None:
 def ppo(**options: Any) -> None:
     """Let a model learn from rewards with a value function (PPO, LoRA by default).
 
-    Rows have `prompt` or `question`.
+    Rows have prompts, in any layout; see docs/rl.md.
 
     \b
     Examples:

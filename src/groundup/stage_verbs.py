@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from groundup.config import Recipe
 
 DATA_SUFFIXES = re.compile(r"(\.(jsonl?|txt|md|csv|tsv|parquet|gguf))?(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
+SOURCES = "a file, folder, glob or hub name"
+"""What may stand behind --data: for help texts."""
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
@@ -43,7 +45,7 @@ def rows_options(rows: str, model: str = "The model to start from.") -> Callable
     """What every verb takes that trains a model on rows; both are help texts."""
 
     def add(verb: Verb) -> Verb:
-        help_text = "Held-out rows; otherwise a part of --data."
+        help_text = "Held-out rows; otherwise a part of --data. Repeatable."
         verb = click.option("--eval-data", multiple=True, metavar="F", help=help_text)(verb)
         return click.option("--model", required=True, metavar="M", help=model)(data_option(rows)(verb))
 
@@ -51,7 +53,7 @@ def rows_options(rows: str, model: str = "The model to start from.") -> Callable
 
 
 @click.command()
-@data_option("Raw text: files, folders or globs of .txt, .md, .jsonl; repeatable.")
+@data_option(f"Raw text: {SOURCES}; repeatable.")
 @recipe_options
 def pretrain(data: tuple[str, ...], settings: tuple[str, ...], out: Path | None, rehearse: bool) -> None:
     """Train a small base model from scratch on raw text.
@@ -73,7 +75,7 @@ def pretrain(data: tuple[str, ...], settings: tuple[str, ...], out: Path | None,
 
 
 @click.command()
-@rows_options("Conversations, .jsonl or .json; repeatable.")
+@rows_options(f"Conversations: {SOURCES}; repeatable.")
 @recipe_options
 def sft(**options: Any) -> None:
     """Fine-tune a model on conversations (LoRA by default).
@@ -89,7 +91,7 @@ def sft(**options: Any) -> None:
 
 
 @click.command()
-@rows_options("Preference pairs, .jsonl or .json; repeatable.")
+@rows_options(f"Preference pairs: {SOURCES}; repeatable.")
 @recipe_options
 def reward(**options: Any) -> None:
     """Train a reward model from preference pairs (LoRA by default).
@@ -106,7 +108,7 @@ def reward(**options: Any) -> None:
 
 
 @click.command()
-@rows_options("Preference pairs, .jsonl or .json; repeatable.")
+@rows_options(f"Preference pairs: {SOURCES}; repeatable.")
 @click.option(
     "--loss",
     metavar="NAME",
@@ -145,7 +147,7 @@ def merge(adapter: str, settings: tuple[str, ...], out: Path | None, rehearse: b
 
 @click.command("eval")
 @click.argument("model", metavar="M")
-@data_option("Rows to evaluate on; otherwise what the run held out. Repeatable.", required=False)
+@data_option(f"Rows to evaluate on: {SOURCES}; otherwise what the run held out. Repeatable.", required=False)
 @recipe_options
 def evaluate(
     model: str, data: tuple[str, ...], settings: tuple[str, ...], out: Path | None, rehearse: bool

@@ -72,6 +72,14 @@ def test_others_without_data_say_so(name, own_environment):
     assert done.returncode == 0 and "Skipped: GROUNDUP_DATA" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_setting_of_no_work_at_hand_is_an_error(own_environment, data):
+    line = [sys.executable, SCRIPT.with_name("preference.py"), "--only", "reward", "--data", data]
+    line += ["--set", "dpo.beta=0.2"]
+    done = subprocess.run(list(map(str, line)), env=own_environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "--set dpo.beta: unknown" in done.stderr
+
+
 def test_a_wrong_model_is_told_at_once(own_environment, data):
     line = [sys.executable, SCRIPT, "--only", "dpo-hh", "--model", "/no/such/model", "--data", data]
     done = subprocess.run(list(map(str, line)), env=own_environment, capture_output=True, text=True)
@@ -125,6 +133,7 @@ def test_a_quick_run_ends_with_one_line_of_json(own_environment, data, model, tm
 @pytest.mark.slow
 def test_a_reward_model_and_dpo_end_with_one_line_of_json(own_environment, data, model):
     line = ["--model", model, "--data", data, "--steps", 2, "--holdout", 0.3, "--seeds", "0,1"]
+    line += ["--set", "dpo.beta=0.2"]
     found = json.loads(other("preference.py", *line, environment=own_environment).splitlines()[-1])
     assert [(row["work"], row["seed"]) for row in found["rows"]] == [
         *(("reward", 0), ("reward", 1), ("sigmoid", 0), ("sigmoid", 1))
@@ -144,7 +153,18 @@ def test_a_sentiment_run_ends_with_one_line_of_json(own_environment, model, tmp_
             for number in (*range(40), *range(800, 806)):
                 sentences = [f"{number} {label} times {i} : the {word} film is {word} ." for i in range(20)]
                 file.writestr(f"movie_reviews/{label}/cv{number:03}_1.txt", "\n".join(sentences))
-    line = ["--model", model, "--data", tmp_path, "--samples", 2, "--set", "max_steps=4"]
+    line = [
+        "--model",
+        model,
+        "--data",
+        tmp_path,
+        "--samples",
+        2,
+        "--set",
+        "max_steps=4",
+        "--set",
+        "grpo.beta=0.1",
+    ]
     found = json.loads(other("sentiment.py", *line, environment=own_environment).splitlines()[-1])
     assert found["classifier"]["heldout_reviews"] == 12 and 0 <= found["classifier"]["accuracy"] <= 1
     assert [row["work"] for row in found["rows"]] == ["grpo", "ppo"]

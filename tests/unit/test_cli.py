@@ -289,6 +289,8 @@ def test_each_verb_has_help_with_an_example_that_parses(name, capsys):
     for option in cli.commands[name].params:
         if isinstance(option, click.Option):
             assert option.help, option.name
+            if "--data" in option.opts:
+                assert "a file, folder, glob or hub name" in option.help and "epeatable" in option.help
 
 
 def _python(*line, **env):
