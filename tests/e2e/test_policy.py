@@ -257,6 +257,17 @@ def test_texts_are_continued_and_questions_of_ones_own_answered(line, write, gro
     assert groundup(*words).out.count("already done") == 1
 
 
+def test_questions_of_ones_own_without_a_template_are_refused_before_anything_is_loaded(
+    line, base_model, write, groundup
+):
+    rows = [{"text": f"{i} red and green stones in a river of clouds"} for i in range(16)]
+    fast = [word for word in FAST if "max_prompt_length" not in word]
+    more = [f"--set=from={base_model}", "--set=prompt_tokens=3", "--set=sample_prompts=[Say one.]"]
+    said = groundup(*line("ppo", *more, data=write("texts.jsonl", rows), fast=fast))
+    assert said.code == 2 and "no chat template" in said.err, said.err
+    assert "weights to train" not in said.out
+
+
 def test_no_reward_is_named(model, prompts_file, groundup):
     said = groundup("grpo", "--model", model, "--data", prompts_file)
     assert said.code == 2 and "--reward" in said.err
